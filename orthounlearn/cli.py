@@ -1,0 +1,201 @@
+"""The command line: `orthounlearn JOB [OVERRIDES]`; each job is a Hydra application."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from orthounlearn import __version__
+from orthounlearn.config import resolvers, schema
+from orthounlearn.errors import UsageError
+
+_PACKAGED = Path(__file__).parent / "conf"
+CONF_DIR = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "conf")
+
+_USAGE = """\
+orthounlearn {version}: make an image classifier forget whole classes, and prove it.
+
+usage: orthounlearn JOB [KEY=VALUE ...] [-m] [--help]
+
+jobs
+  train      train an original model (with forget= and method=: unlearn at the end of the fit)
+  unlearn    carry out a forget request on a stored or given model, and audit the result
+  evaluate   audit a checkpoint that was unlearned elsewhere
+  sweep      train, unlearn and compare over models, methods, classes and seeds; print the table
+  report     print and write the table of finished runs
+
+examples
+  orthounlearn unlearn forget=3                                     # digits, soft pruning
+  orthounlearn unlearn data=cifar10 model=vgg16 forget=cat method=fine_tune
+  orthounlearn unlearn -m forget=1,2,3 method=soft_prune,retrain    # Hydra multirun
+  orthounlearn unlearn checkpoint=net.pt model=custom model._target_=package.Net forget=dog
+
+`orthounlearn JOB --help` shows a job's options, `--cfg job` its whole configuration.
+"""
+
+
+def _prepare_process() -> None:
+    """Quieten what Lightning says to people who run one notebook cell."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"lightning\.")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+
+
+def _experiment(config: DictConfig) -> Any:  # noqa: ANN401 - imported late, see below
+    # torch and lightning take seconds to import; --help and typing errors should not wait for them.
+    from orthounlearn.config.build import plain
+    from orthounlearn.engine.experiment import open_experiment
+
+    _prepare_process()
+    return open_experiment(plain(config))
+
+
+def _close_loggers() -> None:
+    """End W&B's run, so that the next job of a multirun starts its own."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()
+
+
+@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
+def train(config: DictConfig) -> None:
+    """Train an original model."""
+    try:
+        from orthounlearn.engine.train import train as job
+
+        stored = job(_experiment(config))
+        _say(f"Trained model: {stored.checkpoint}")
+    finally:
+        _close_loggers()
+
+
+@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="unlearn")
+def unlearn(config: DictConfig) -> float | None:
+    """Carry out a forget request and audit the result."""
+    try:
+        from orthounlearn.engine.unlearn import open_request
+        from orthounlearn.engine.unlearn import unlearn as job
+
+        experiment = _experiment(config)
+        metrics = job(experiment)
+        _summarise(open_request(experiment).folder, metrics)
+        return metrics.get("unlearned/acc/retain_val")
+    finally:
+        _close_loggers()
+
+
+@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="evaluate")
+def evaluate(config: DictConfig) -> None:
+    """Audit a checkpoint that was unlearned elsewhere."""
+    try:
+        from orthounlearn.engine.unlearn import evaluate as job
+        from orthounlearn.engine.unlearn import open_request
+
+        experiment = _experiment(config)
+        metrics = job(experiment)
+        _summarise(open_request(experiment).folder, metrics)
+    finally:
+        _close_loggers()
+
+
+@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="sweep")
+def sweep(config: DictConfig) -> None:
+    """Run every cell of a table that is missing, and print the table."""
+    from orthounlearn.engine.sweep import sweep as job
+    from orthounlearn.report.job import report as table
+
+    job(_experiment(config), report=table)
+
+
+@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="report")
+def report(config: DictConfig) -> None:
+    """Print and write the table of finished runs."""
+    from orthounlearn.config.build import plain
+    from orthounlearn.report.job import report as job
+
+    job(**plain(config))
+
+
+def _summarise(folder: Path, metrics: dict[str, float | None]) -> None:
+    rows = [
+        ("forgotten class, test accuracy", "acc/forget_test"),
+        ("retained classes, test accuracy", "acc/retain_test"),
+        ("membership AUC (margin)", "mia/pop_margin/auc"),
+        ("request, seconds", "time/unlearn_s"),
+    ]
+    for title, key in rows:
+        columns = [
+            f"{phase} {value:.4g}"
+            for phase in ("original", "unlearned", "retrained")
+            if (value := metrics.get(f"{phase}/{key}")) is not None
+        ]
+        if columns:
+            _say(f"{title:34s} {', '.join(columns)}")
+    _say(f"All figures: {folder / 'metrics.json'}")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+JOBS: dict[str, Callable[[], Any]] = {
+    "train": train,
+    "unlearn": unlearn,
+    "evaluate": evaluate,
+    "sweep": sweep,
+    "report": report,
+}
+
+
+def main() -> None:
+    """Run a job; exit with 0, or 2 with one message if the input is at fault."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        _say(_USAGE.format(version=__version__))
+        sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        _say(__version__)
+        sys.exit(0)
+    job, *overrides = arguments
+    if job not in JOBS:
+        sys.stderr.write(f"error: expected a job out of {', '.join(JOBS)}, but got {job!r}.\n")
+        sys.exit(2)
+    sys.exit(run(job, overrides))
+
+
+def run(job: str, overrides: list[str]) -> int:
+    """Run a job in this process and return its exit code."""
+    schema.register()
+    resolvers.register()
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of ending the process with 1
+    sys.argv = [f"orthounlearn {job}", *overrides]
+    try:
+        JOBS[job]()
+    except (UsageError, HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        sys.stderr.write(f"error: {_innermost(error)}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on where it stopped.\n")
+        return 130
+    return 0
+
+
+def _innermost(error: BaseException) -> str:
+    """Return the message of the first UsageError in a chain, else the error's own."""
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, UsageError):
+            return str(current)
+        current = current.__cause__
+    return str(error)

@@ -1,0 +1,144 @@
+"""Objects from configuration: the only caller of `hydra.utils.instantiate`."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from orthounlearn.errors import UsageError
+
+T = TypeVar("T")
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """Return a config as resolved plain dicts and lists.
+
+    Raises:
+        UsageError: A mandatory value (`???`) is missing.
+    """
+    missing = sorted(OmegaConf.missing_keys(node))
+    if missing:
+        raise UsageError(
+            f"Expected a value for {', '.join(missing)}. Give it on the command line as "
+            f"{missing[0]}=VALUE."
+        )
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+
+def validate_targets(config: Mapping[str, Any]) -> None:
+    """Check every `_target_` node before anything is built: it exists and accepts its options.
+
+    Catches what the schema cannot see, such as `learning_rate` given to `torch.optim.SGD`.
+
+    Raises:
+        UsageError: Lists all the nodes that cannot be built.
+    """
+    problems = list(_problems(config, ""))
+    if problems:
+        raise UsageError("The configuration cannot be built:\n  " + "\n  ".join(problems))
+
+
+def _problems(node: Any, path: str) -> list[str]:  # noqa: ANN401 - any node of a config
+    if isinstance(node, Mapping):
+        found = [
+            problem
+            for key, value in node.items()
+            for problem in _problems(value, f"{path}.{key}" if path else str(key))
+        ]
+        if "_target_" in node:
+            found += _target_problems(node, path)
+        return found
+    if isinstance(node, list):
+        return [
+            problem
+            for index, value in enumerate(node)
+            for problem in _problems(value, f"{path}[{index}]")
+        ]
+    return []
+
+
+def _target_problems(node: Mapping[str, Any], path: str) -> list[str]:
+    try:
+        target = locate(str(node["_target_"]))
+    except UsageError as error:
+        return [f"{path}: {error}"]
+    signature = inspect.signature(target)
+    given = [key for key in node if not key.startswith("_") and key != "name"]
+    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        return []
+    valid = list(signature.parameters)
+    return [
+        f"{path}.{key}: expected an option of {node['_target_']}, but it has no `{key}`; "
+        f"valid are {', '.join(valid) or 'none'}."
+        for key in given
+        if key not in valid
+    ]
+
+
+def locate(target: str) -> Callable[..., Any]:
+    """Import what a dotted path names.
+
+    Raises:
+        UsageError: There is no such module, or nothing callable of that name in it.
+    """
+    module_name, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"Expected `_target_` to be the dotted path of a class or function, but "
+            f"{target!r} cannot be imported ({error})."
+        ) from error
+    if not callable(found):
+        raise UsageError(f"Expected {target!r} to be callable, but it is a {type(found).__name__}.")
+    return found  # type: ignore[no-any-return]
+
+
+def build(node: Mapping[str, Any], expected: type[T] | None = None, **extra: Any) -> T:  # noqa: ANN401
+    """Instantiate a node. `name` is a label for people unless the target asks for it.
+
+    Args:
+        node: With `_target_`, its options, and perhaps `_partial_`.
+        expected: The class of the result, for the type checker and the reader.
+        **extra: Options known only at run time. They win over those of the node.
+    """
+    options = dict(node)
+    if (
+        "name" in options
+        and "name" not in inspect.signature(locate(options["_target_"])).parameters
+    ):
+        del options["name"]
+    built = instantiate(options, _convert_="all", **extra)
+    if expected is not None and not isinstance(built, expected):
+        raise UsageError(
+            f"Expected {node['_target_']} to make a {expected.__name__}, "
+            f"but it made a {type(built).__name__}."
+        )
+    return built  # type: ignore[no-any-return]
+
+
+def accepted(node: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of `extra` that the target of `node` takes."""
+    parameters = inspect.signature(locate(str(node["_target_"]))).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return dict(extra)
+    return {key: value for key, value in extra.items() if key in parameters and key not in node}
+
+
+def compose_job(job: str, overrides: list[str]) -> dict[str, Any]:
+    """Return the resolved configuration of a job, as its command line would give it."""
+    return plain(compose(job, overrides=overrides))
+
+
+def command_line_overrides() -> list[str]:
+    """Return the overrides that start another job with the running job's configuration."""
+    overrides = [str(override) for override in HydraConfig.get().overrides.task]
+    experiment = HydraConfig.get().runtime.choices.get("experiment")
+    if experiment and not any(override.startswith("experiment=") for override in overrides):
+        overrides.insert(0, f"experiment={experiment}")  # the default of `sweep` is not theirs
+    return overrides

@@ -1,0 +1,116 @@
+"""The root schema: a typo in a key or a wrong type is an error that names file, key and node."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class DataConfig:
+    """Images and their splits."""
+
+    name: str = MISSING
+    root: str | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+    val_fraction: float = 0.1
+    split_seed: int = 0
+    crop_padding: int = 0
+    flip: bool = False
+
+
+@dataclass
+class RegularizerConfig:
+    """The orthogonal-kernel loss."""
+
+    name: str = MISSING
+    penalty: dict[str, Any] | None = None
+
+
+@dataclass
+class RecipeConfig:
+    """How a network is trained; the original and every retrained one share it."""
+
+    epochs: int = MISSING
+    batch_size: int = MISSING
+    label_smoothing: float = 0.0
+    image_sizes: list[int] | None = None
+
+
+@dataclass
+class MethodConfig:
+    """An unlearning method and its options; free, since each method has its own."""
+
+    name: str = MISSING
+
+
+@dataclass
+class MetricsConfig:
+    """How much the audit measures."""
+
+    max_images: int = 5000
+    reference: str = "auto"
+    batch_size: int = 512
+
+
+@dataclass
+class PathsConfig:
+    """Folders."""
+
+    runs: str = "runs"
+    cache: str = MISSING
+
+
+@dataclass
+class TableConfig:
+    """The axes of a comparison: every combination is one cell."""
+
+    name: str = MISSING
+    models: list[str] = MISSING
+    regularizers: list[str] = MISSING
+    methods: list[str] = MISSING
+    forget: list[Any] = MISSING
+    seeds: list[int] = MISSING
+    jobs: int = 1
+    launcher: str = "joblib"
+
+
+@dataclass
+class Config:
+    """What `train`, `unlearn`, `evaluate` and `sweep` are told."""
+
+    data: DataConfig = MISSING
+    model: dict[str, Any] = MISSING
+    regularizer: RegularizerConfig = MISSING
+    recipe: RecipeConfig = MISSING
+    optimizer: dict[str, Any] = MISSING
+    scheduler: dict[str, Any] | None = None
+    trainer: dict[str, Any] = MISSING
+    callbacks: dict[str, Any] = MISSING
+    logger: dict[str, Any] = MISSING
+    method: dict[str, Any] | None = None
+    metrics: MetricsConfig = MISSING
+    paths: PathsConfig = MISSING
+    table: TableConfig | None = None
+    forget: Any = None
+    seed: int = 0
+    checkpoint: str | None = None
+    group: str | None = None
+
+
+@dataclass
+class ReportConfig:
+    """What `report` is told."""
+
+    runs: str = "runs"
+    name: str = "all"
+    data: str | None = None
+    command: str | None = None
+
+
+def register() -> None:
+    """Make the schemas available to the `defaults` lists of `conf/`."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(name="report_schema", node=ReportConfig)

@@ -1,0 +1,221 @@
+"""Which image plays which part: training, choosing, auditing, probing."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orthounlearn.errors import UsageError
+from orthounlearn.files import writing
+
+Indices = NDArray[np.int64]
+
+SPLIT_NAMES = (
+    "forget_train",
+    "forget_val",
+    "forget_test",
+    "forget_probe",
+    "retain_train",
+    "retain_val",
+    "retain_test",
+)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Sorted indices; `*_train` and `*_val` count in the official train part, the others in test.
+
+    Attributes:
+        forget_train: D_f, trained on by the original.
+        forget_val: Forgotten classes, never trained on; may choose hyper-parameters.
+        forget_test: Forgotten classes, never seen: non-members of the audit.
+        forget_probe: Forgotten classes, never seen: fits probes and relearning.
+        retain_train: D_r.
+        retain_val: Other classes, never trained on; chooses hyper-parameters.
+        retain_test: Other classes, never seen: audit.
+        forget: The forgotten classes, sorted; () when the original is trained.
+        seed: Of the random cuts.
+        val_fraction: Share of each class of the train part that is held out, in [0, 1).
+    """
+
+    forget_train: Indices
+    forget_val: Indices
+    forget_test: Indices
+    forget_probe: Indices
+    retain_train: Indices
+    retain_val: Indices
+    retain_test: Indices
+    forget: tuple[int, ...]
+    seed: int
+    val_fraction: float
+
+    def __getitem__(self, name: str) -> Indices:
+        """Return the indices of the split called `name`."""
+        indices: Indices = getattr(self, name)
+        return indices
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of all indices and of what made them."""
+        sha = hashlib.sha256()
+        for name in SPLIT_NAMES:
+            sha.update(name.encode())
+            sha.update(self[name].astype("<i8").tobytes())
+        sha.update(repr((self.forget, self.seed, self.val_fraction)).encode())
+        return sha.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the splits and their hash to an .npz file, atomically."""
+        arrays: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        with writing(path) as temporary:
+            np.savez_compressed(temporary, hash=self.hash, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "Splits":
+        """Read splits.
+
+        Raises:
+            UsageError: The file is missing or damaged.
+        """
+        try:
+            with np.load(path) as stored:
+                splits = cls(
+                    **{name: stored[name] for name in SPLIT_NAMES},
+                    forget=tuple(int(c) for c in stored["forget"]),
+                    seed=int(stored["seed"]),
+                    val_fraction=float(stored["val_fraction"]),
+                )
+                intact = str(stored["hash"]) == splits.hash
+        except (OSError, KeyError, ValueError) as error:
+            raise UsageError(
+                f"Expected splits in {path}, but cannot read them ({error})."
+            ) from error
+        if not intact:
+            raise UsageError(f"The splits in {path} do not have the hash that was saved with them.")
+        return splits
+
+
+def make_splits(
+    train_labels: NDArray[np.int64],
+    test_labels: NDArray[np.int64],
+    *,
+    forget: Sequence[int] = (),
+    val_fraction: float = 0.1,
+    probe_fraction: float = 0.5,
+    seed: int = 0,
+) -> Splits:
+    """Cut a data set for a request.
+
+    The cut between train and val is stratified and does not depend on the request, so that one
+    original serves all requests. The official test part is only divided, never trained on.
+
+    Args:
+        train_labels: (N,) labels of the official train part.
+        test_labels: (M,) labels of the official test part.
+        forget: Classes to forget; none when the original is trained.
+        val_fraction: Share of each class held out of training, in [0, 1).
+        probe_fraction: Share of the forgotten classes' test images that probes are fitted on.
+        seed: Of the cuts.
+
+    Raises:
+        UsageError: A share is out of range, or a class has too few images for it.
+    """
+    for key, share in (("data.val_fraction", val_fraction), ("probe_fraction", probe_fraction)):
+        if not 0 <= share < 1:
+            raise UsageError(f"Expected {key} to be in [0, 1), but got {share}.")
+    val, train = _cut_each_class(train_labels, val_fraction, seed)
+    probe, test = _cut_each_class(test_labels, probe_fraction, seed)
+    for part, indices, labels in (("train", train, train_labels), ("test", test, test_labels)):
+        emptied = sorted(set(np.unique(labels).tolist()) - set(labels[indices].tolist()))
+        if emptied:
+            raise UsageError(
+                f"Expected images of every class for {part}, but none is left of {emptied}."
+            )
+    forgotten = tuple(sorted(forget))
+
+    def chosen(indices: Indices, labels: NDArray[np.int64], *, forgets: bool) -> Indices:
+        return indices[np.isin(labels[indices], forgotten) == forgets]
+
+    everything = np.arange(len(test_labels))
+    return Splits(
+        forget_train=chosen(train, train_labels, forgets=True),
+        forget_val=chosen(val, train_labels, forgets=True),
+        forget_test=chosen(test, test_labels, forgets=True),
+        forget_probe=chosen(probe, test_labels, forgets=True),
+        retain_train=chosen(train, train_labels, forgets=False),
+        retain_val=chosen(val, train_labels, forgets=False),
+        retain_test=chosen(everything, test_labels, forgets=False),
+        forget=forgotten,
+        seed=seed,
+        val_fraction=val_fraction,
+    )
+
+
+def _cut_each_class(labels: NDArray[np.int64], share: float, seed: int) -> tuple[Indices, Indices]:
+    """Draw a share of each class; return the drawn and the other indices, both sorted."""
+    drawn = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        # One stream per class: adding a class does not change the cut of the others.
+        rng = np.random.default_rng([seed, int(label)])
+        drawn[rng.permutation(members)[: round(share * len(members))]] = True
+    return np.flatnonzero(drawn), np.flatnonzero(~drawn)
+
+
+def subsample(indices: Indices, labels: NDArray[np.int64], *, limit: int, seed: int = 0) -> Indices:
+    """Return at most about `limit` indices, stratified by class, sorted.
+
+    Args:
+        indices: To choose from.
+        labels: Of the whole part that `indices` counts in.
+        limit: Number of images; each class keeps its share, rounded.
+        seed: Of the draw.
+    """
+    if len(indices) <= limit:
+        return indices
+    drawn, _ = _cut_each_class(labels[indices], limit / len(indices), seed)
+    return indices[drawn]
+
+
+def resolve_forget(forget: Any, class_names: Sequence[str]) -> tuple[int, ...]:  # noqa: ANN401
+    """Return the class numbers of a request.
+
+    Args:
+        forget: A class or a list of classes, each a name or a number.
+        class_names: K names.
+
+    Raises:
+        UsageError: There is no such class, none, all of them, or one twice.
+
+    >>> resolve_forget(["dog", 0], ["cat", "dog", "emu"])
+    (0, 1)
+    """
+    valid = ", ".join(f"{index} ({name})" for index, name in enumerate(class_names[:20]))
+    if len(class_names) > 20:
+        valid += f", … {len(class_names) - 1} ({class_names[-1]})"
+    entries = [] if forget is None else [forget] if isinstance(forget, (str, int)) else list(forget)
+    if not entries:
+        raise UsageError(
+            f"Expected forget=CLASS or forget=[CLASS,…], but got none. Valid: {valid}."
+        )
+    classes = []
+    for entry in entries:
+        if isinstance(entry, bool) or not isinstance(entry, (str, int)):
+            raise UsageError(f"Expected a class name or number in forget, but got {entry!r}.")
+        if entry in class_names:
+            classes.append(list(class_names).index(str(entry)))
+        elif str(entry).isdigit() and int(entry) < len(class_names):
+            classes.append(int(entry))
+        else:
+            raise UsageError(f"Expected forget to name a class, but got {entry!r}. Valid: {valid}.")
+    if len(set(classes)) < len(classes):
+        raise UsageError(f"Expected each class once in forget, but got {entries}.")
+    if len(classes) == len(class_names):
+        raise UsageError(
+            f"Expected at least one class to retain, but forget names all {len(class_names)}."
+        )
+    return tuple(sorted(classes))

@@ -1,0 +1,1 @@
+"""The jobs, and the folders that they leave behind."""

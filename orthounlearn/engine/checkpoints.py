@@ -1,0 +1,88 @@
+"""Network files: ours, Lightning's, a plain state dict, or safetensors."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from orthounlearn.errors import UsageError
+from orthounlearn.files import writing
+
+_PREFIXES = ("net.", "model.", "module.", "_orig_mod.", "backbone.")
+"""What wrappers (Lightning modules, DDP, torch.compile) put before the names of weights."""
+
+
+def save_network(net: nn.Module, path: Path, *, about: Mapping[str, Any]) -> None:
+    """Write the weights and notes (plain types only) to a checkpoint, atomically."""
+    state = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
+    with writing(path) as temporary:
+        torch.save({"state_dict": state, "about": dict(about)}, temporary)
+
+
+def load_network(net: nn.Module, path: Path) -> dict[str, Any]:
+    """Load weights into a network of the same architecture; return the notes of the file.
+
+    Nothing in the file is executed (`weights_only`).
+
+    Raises:
+        UsageError: The file is missing, damaged, or of another architecture or class count.
+    """
+    stored = _read(path)
+    about = stored.get("about", {}) if isinstance(stored.get("about", {}), dict) else {}
+    state = stored.get("state_dict", stored)
+    expected = net.state_dict()
+    state = _strip_prefix(state, expected)
+    problems = [f"{name} is missing" for name in expected.keys() - state.keys()]
+    problems += [f"{name} is not in the network" for name in state.keys() - expected.keys()]
+    problems += [
+        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected.keys() & state.keys()
+        if state[name].shape != expected[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise UsageError(
+            f"Expected {path} to hold the weights of this {type(net).__name__}, but: "
+            f"{'; '.join(sorted(problems)[:4])}{more}. Choose the network with model=NAME "
+            "(and its width and class count) that the file was made with."
+        )
+    net.load_state_dict(state)
+    return about
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"Expected a checkpoint file, but there is no {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"Cannot read the checkpoint {path}: {str(error).splitlines()[0]} Expected a .ckpt or "
+            ".pt file with a state dict of tensors and plain values (it is read with "
+            "weights_only=True), or a .safetensors file."
+        ) from error
+    if not isinstance(stored, dict):
+        raise UsageError(
+            f"Expected a state dict in {path}, but got a {type(stored).__name__}. Save "
+            "net.state_dict() instead of the network."
+        )
+    return stored
+
+
+def _strip_prefix(state: Mapping[str, Any], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove a wrapper's prefix, and entries beside the network's own (losses, metrics)."""
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if expected.keys() <= tensors.keys():
+        return tensors
+    for prefix in _PREFIXES:
+        stripped = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        if expected.keys() & stripped.keys():
+            return stripped
+    return tensors

@@ -1,0 +1,154 @@
+"""What a method may see and do while it prepares and while it answers a request."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from orthounlearn.data.loader import BatchLoader
+from orthounlearn.data.splits import Splits
+from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.store import ensure_trained
+from orthounlearn.files import digest
+from orthounlearn.lit.loss_method import fit_loss_method
+from orthounlearn.masking.statistics import ClassStatistics, class_statistics
+from orthounlearn.masking.tracing import Site
+from orthounlearn.methods.base import Batch, LossMethod, SplitName, UnlearningMethod
+
+
+class RequestContext:
+    """The engine's `methods.base.Context`; it watches what a method reads, and when.
+
+    Args:
+        experiment: Data, device, recipe.
+        method: Whose declarations count.
+        splits: Of the request.
+        seed: Of the method's own randomness.
+        statistics_folder: Where class statistics lie, beside the checkpoint.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        method: UnlearningMethod,
+        *,
+        splits: Splits,
+        seed: int,
+        statistics_folder: Path,
+    ) -> None:
+        self._experiment = experiment
+        self._method = method
+        self._splits = splits
+        self._statistics_folder = statistics_folder
+        self._preparing = False
+        self.seed = seed
+        self.num_classes = experiment.data.num_classes
+        self.example = experiment.example()
+        self.stored_seconds = 0.0
+        """Preparation that was done by an earlier request and read from a file in this one."""
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Mark the time before the request: the forgotten classes are not known yet."""
+        self._preparing = True
+        try:
+            yield
+        finally:
+            self._preparing = False
+
+    @property
+    def forget(self) -> tuple[int, ...]:
+        """The classes of the request."""
+        if self._preparing:
+            raise PermissionError("The request is not known during prepare().")
+        return self._splits.forget
+
+    def batches(
+        self, split: SplitName, *, batch_size: int, augment: bool = False, shuffle: bool = False
+    ) -> Iterable[Batch]:
+        """Yield the float batches of a declared set, on the device."""
+        self._check(split)
+        loader = self._loader(split, batch_size=batch_size, shuffle=shuffle)
+        transform = self._experiment.transform
+        for images, labels in loader:
+            moved = images.to(self._experiment.device)
+            ready = transform.train(moved) if augment else transform.evaluate(moved)
+            yield ready, labels.to(self._experiment.device)
+
+    def statistics(
+        self, net: nn.Module, *, sites: tuple[Site, ...], pooling: Literal["max", "mean"]
+    ) -> ClassStatistics:
+        """Return the statistics of all classes over the train set, from the file if there is one."""
+        names = "-".join(sorted(site.name for site in sites))
+        path = self._statistics_folder / f"statistics-{pooling}-{digest(names)[:8]}.safetensors"
+        if path.exists():
+            found = ClassStatistics.load(path, sites=sites, num_classes=self.num_classes)
+            self.stored_seconds += float(found.about.get("seconds", 0))
+            return found
+        start = time.perf_counter()
+        measured = self._measure(net, sites, pooling)
+        seconds = time.perf_counter() - start
+        about = {"seconds": str(seconds), "data_fingerprint": self._experiment.data.fingerprint}
+        statistics = ClassStatistics(measured.sums, measured.counts_K, pooling, about)
+        statistics.save(path)
+        return statistics
+
+    def _measure(
+        self, net: nn.Module, sites: Sequence[Site], pooling: Literal["max", "mean"]
+    ) -> ClassStatistics:
+        def everything() -> Iterator[Batch]:
+            for split in ("forget_train", "retain_train"):
+                yield from self.batches(split, batch_size=self._batch_size)  # type: ignore[arg-type]
+
+        return class_statistics(
+            net,
+            everything(),
+            sites=sites,
+            num_classes=self.num_classes,
+            pooling=pooling,
+            autocast=self._experiment.autocast,
+        )
+
+    @property
+    def _batch_size(self) -> int:
+        return int(self._experiment.config["metrics"]["batch_size"])
+
+    def fit(self, net: nn.Module, method: LossMethod) -> None:
+        """Minimise the method's loss on one device with the configured precision."""
+        for split in method.uses:
+            self._check(split)
+        loaders: dict[str, Any] = {
+            split: self._loader(split, batch_size=method.batch_size, shuffle=True)
+            for split in sorted(method.uses)
+        }
+        trainer = self._experiment.trainer(epochs=method.epochs, folder=self._experiment.runs)
+        fit_loss_method(
+            net,
+            method,
+            loaders=loaders,
+            trainer=trainer,
+            transform=self._experiment.transform,
+            seed=self.seed,
+        )
+        net.to(self._experiment.device)
+
+    def retrained(self, *, seed: int) -> tuple[nn.Module, float]:
+        """Return the retrained network from the store, trained if it is not there."""
+        stored = ensure_trained(self._experiment, without=self._splits.forget, seed=seed)
+        return stored.load(self._experiment), stored.seconds
+
+    def _loader(self, split: SplitName, *, batch_size: int, shuffle: bool) -> BatchLoader:
+        return self._experiment.loader(
+            self._splits, split, batch_size=batch_size, shuffle=shuffle, seed=self.seed
+        )
+
+    def _check(self, split: SplitName) -> None:
+        declared = self._method.prepare_uses if self._preparing else self._method.uses
+        if split not in declared:
+            phase = "prepare_uses" if self._preparing else "uses"
+            raise PermissionError(
+                f"{type(self._method).__name__} reads {split}, which its `{phase}` does not declare."
+            )

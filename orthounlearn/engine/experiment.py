@@ -1,0 +1,218 @@
+"""One configured experiment: its data, splits, networks, trainers and loggers."""
+
+import functools
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
+from torch import nn
+
+from orthounlearn.config.build import accepted, build, validate_targets
+from orthounlearn.data.augment import BatchTransform
+from orthounlearn.data.images import ImageData
+from orthounlearn.data.loader import BatchLoader
+from orthounlearn.data.splits import Splits, make_splits
+from orthounlearn.files import digest
+
+_TRAINER_DETERMINES = (
+    "precision",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "limit_train_batches",
+)
+"""Options of the trainer that change the weights; the others are comfort."""
+
+_PACKAGES = ("orthounlearn", "torch", "torchvision", "lightning", "hydra-core", "scikit-learn", "numpy")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration whose data is open.
+
+    Attributes:
+        config: Resolved, plain.
+        data: Images.
+    """
+
+    config: dict[str, Any]
+    data: ImageData
+
+    @property
+    def device(self) -> torch.device:
+        """Where inference runs: the first device of the configured accelerator."""
+        wanted = self.config["trainer"].get("accelerator", "auto")
+        if wanted in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        if wanted == "mps":
+            return torch.device("mps")
+        return torch.device("cpu")
+
+    @property
+    def runs(self) -> Path:
+        """Folder of all results."""
+        return Path(self.config["paths"]["runs"]).absolute()
+
+    @property
+    def model_name(self) -> str:
+        """Of the network, for people and file names."""
+        node = self.config["model"]
+        return str(node.get("name") or str(node["_target_"]).rpartition(".")[2])
+
+    @property
+    def transform(self) -> BatchTransform:
+        """Normalisation and augmentation."""
+        return BatchTransform(
+            mean=self.data.mean,
+            std=self.data.std,
+            crop_padding=self.config["data"]["crop_padding"],
+            flip=self.config["data"]["flip"],
+        )
+
+    def splits(self, forget: Sequence[int] = ()) -> Splits:
+        """Return the splits of a request."""
+        return make_splits(
+            self.data.train.labels_N,
+            self.data.test.labels_N,
+            forget=forget,
+            val_fraction=self.config["data"]["val_fraction"],
+            seed=self.config["data"]["split_seed"],
+        )
+
+    def loader(self, splits: Splits, name: str, **options: Any) -> BatchLoader:  # noqa: ANN401
+        """Return the uint8 batches of one split."""
+        part = self.data.train if name.endswith(("_train", "_val")) else self.data.test
+        return BatchLoader(part, splits[name], **options)
+
+    def example(self) -> torch.Tensor:
+        """Return two images of zeros (2, C, H, W) on the device."""
+        size = self.data.image_size
+        return torch.zeros(2, self.data.in_channels, size, size, device=self.device)
+
+    def new_net(self, seed: int) -> nn.Module:
+        """Return a freshly initialised network."""
+        seed_everything(seed, workers=True, verbose=False)
+        known = {
+            "num_classes": self.data.num_classes,
+            "in_channels": self.data.in_channels,
+            "image_size": self.data.image_size,
+        }
+        node = self.config["model"]
+        net = build(node, nn.Module, **accepted(node, known))
+        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def trainer(
+        self, *, epochs: int, callbacks: Sequence[Callback] = (), logger: Sequence[Logger] = (), folder: Path
+    ) -> Trainer:
+        """Return a Trainer with the configured device, precision and strategy."""
+        return build(
+            self.config["trainer"],
+            Trainer,
+            max_epochs=epochs,
+            callbacks=list(callbacks),
+            logger=list(logger) or False,
+            enable_checkpointing=any("Checkpoint" in type(c).__name__ for c in callbacks),
+            default_root_dir=str(folder),
+        )
+
+    def loggers(self, folder: Path) -> list[Logger]:
+        """Return the configured loggers, writing below a folder."""
+        nodes = [node for node in self.config["logger"].values() if node]
+        return [build(node, Logger, save_dir=str(folder)) for node in nodes]
+
+    def autocast(self) -> Any:  # noqa: ANN401 - a context manager
+        """Return the mixed-precision context of inference."""
+        if self.config["trainer"]["precision"] == "bf16-mixed":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        if self.config["trainer"]["precision"] == "16-mixed":
+            return torch.autocast(self.device.type, torch.float16)
+        return nullcontext()
+
+    def training_key(self, *, without: Sequence[int], seed: int) -> str:
+        """Return the key of what determines a trained network."""
+        config = self.config
+        return digest(
+            {
+                "recipe": RECIPE_VERSION,
+                "data": self.data.fingerprint,
+                "cut": [config["data"][k] for k in ("val_fraction", "split_seed")],
+                "augmentation": [config["data"][k] for k in ("crop_padding", "flip")],
+                "without": list(without),
+                "seed": seed,
+                "trainer": {k: config["trainer"].get(k) for k in _TRAINER_DETERMINES},
+                **{k: config[k] for k in ("model", "regularizer", "optimizer", "scheduler")},
+                "training": config["recipe"],
+            }
+        )
+
+
+RECIPE_VERSION = 1
+"""Raise it when the training code changes what is learned: stored networks are then retrained."""
+
+
+def open_experiment(config: dict[str, Any]) -> Experiment:
+    """Validate a resolved configuration and open its data.
+
+    Raises:
+        UsageError: A node cannot be built, or the data cannot be read.
+    """
+    validate_targets(config)
+    return Experiment(config, _open_data(json.dumps(config["data"]["source"], sort_keys=True)))
+
+
+@functools.lru_cache(maxsize=2)  # the jobs of a sweep that share a process share the data
+def _open_data(source: str) -> ImageData:
+    return build(json.loads(source), ImageData)
+
+
+def environment(experiment: Experiment) -> dict[str, Any]:
+    """Return what a result depends on besides its configuration."""
+    return {
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(experiment.device),
+        "device_name": torch.cuda.get_device_name() if experiment.device.type == "cuda" else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "git": _git_commit(),
+        "command": " ".join(["orthounlearn", *sys.argv[1:]]),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@functools.cache
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def plain_metrics(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return metrics for JSON: nan becomes null."""
+    return {key: None if value != value else float(value) for key, value in values.items()}  # noqa: PLR0124

@@ -1,0 +1,151 @@
+"""A table: every missing cell, in three Hydra multiruns that depend on each other in order."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from orthounlearn.config.build import command_line_overrides, compose_job
+from orthounlearn.data.splits import resolve_forget
+from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.store import stored_model
+from orthounlearn.engine.unlearn import open_request
+from orthounlearn.errors import UsageError
+from orthounlearn.engine.progress import SweepProgress
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One multirun: a grid of overrides, and the folders that its cells end in.
+
+    Attributes:
+        title: For people.
+        job: "train" or "unlearn".
+        grid: Override name -> values.
+        cells: Folder of each cell -> whether it is finished.
+    """
+
+    title: str
+    job: str
+    grid: dict[str, list[str]]
+    cells: list[tuple[Path, Callable[[], bool]]]
+
+    @property
+    def missing(self) -> int:
+        """Number of cells that are not finished."""
+        return sum(not done() for _, done in self.cells)
+
+
+def sweep(experiment: Experiment, report: Callable[..., None]) -> None:
+    """Run what is missing of the configured table, then report it.
+
+    Originals come first, then retrained networks, then the other methods: so no two processes of
+    a phase want the same network. A killed sweep goes on where it stopped.
+
+    Args:
+        experiment: With `table`.
+        report: Called with runs, name, data and command at the end.
+
+    Raises:
+        UsageError: There is no table, an axis is empty or wrong, or a cell failed.
+    """
+    table = experiment.config["table"]
+    if not table:
+        raise UsageError("Expected experiment=NAME with a `table`, such as experiment=digits_cpu.")
+    for axis in ("models", "regularizers", "methods", "forget", "seeds"):
+        if not table[axis]:
+            raise UsageError(f"Expected table.{axis} to have at least one entry, but it is empty.")
+    phases = _plan(experiment, table)
+    total = sum(len(phase.cells) for phase in phases)
+    missing = sum(phase.missing for phase in phases)
+    _log.info("%s: %d cells, %d to run, %d at a time.", table["name"], total, missing, jobs(table))
+    for phase in phases:
+        if phase.missing:
+            _run(phase, table)
+    overrides = " ".join(command_line_overrides())
+    report(
+        runs=str(experiment.runs),
+        name=table["name"],
+        folders=[folder for phase in phases if phase.job == "unlearn" for folder, _ in phase.cells],
+        command=f"orthounlearn sweep {overrides}".strip(),
+    )
+
+
+def jobs(table: dict[str, Any]) -> int:
+    """Return how many cells run at a time; 0 means one per core."""
+    return int(table["jobs"]) or os.cpu_count() or 1
+
+
+def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
+    shared = command_line_overrides()
+    names = experiment.data.class_names
+    forgets = [list(resolve_forget(entry, names)) for entry in table["forget"]]
+    networks = {
+        "model": [str(model) for model in table["models"]],
+        "regularizer": [str(regularizer) for regularizer in table["regularizers"]],
+        "seed": [str(seed) for seed in table["seeds"]],
+    }
+    requests = {**networks, "forget": ["[" + ",".join(map(str, f)) + "]" for f in forgets]}
+    others = [method for method in table["methods"] if method != "retrain"]
+
+    def cells(job: str, grid: dict[str, list[str]]) -> list[tuple[Path, Callable[[], bool]]]:
+        found: list[tuple[Path, Callable[[], bool]]] = []
+        for values in product(*grid.values()):
+            chosen = [f"{key}={value}" for key, value in zip(grid, values, strict=True)]
+            config = compose_job(job, [*shared, *_REFERENCE, *chosen])
+            cell = replace(experiment, config=config)
+            if job == "train":
+                stored = stored_model(cell, seed=config["seed"])
+                found.append((stored.folder, lambda stored=stored: stored.is_trained))
+            else:
+                request = open_request(cell)
+                folder = request.folder
+                found.append((folder, lambda folder=folder: (folder / "metrics.json").exists()))
+        return found
+
+    grids = [
+        ("original models", "train", networks),
+        ("retrained models", "unlearn", {**requests, "method": ["retrain"]}),
+        ("unlearning methods", "unlearn", {**requests, "method": others}),
+    ]
+    return [Phase(title, job, grid, cells(job, grid)) for title, job, grid in grids if all(grid.values())]
+
+
+_REFERENCE = ["metrics.reference=train"]
+
+
+def _run(phase: Phase, table: dict[str, Any]) -> None:
+    at_once = jobs(table)
+    command = [
+        *(sys.executable, "-m", "orthounlearn", phase.job, "-m"),
+        *command_line_overrides(),
+        *_REFERENCE,
+        *(f"{key}={','.join(values)}" for key, values in phase.grid.items()),
+        f"group={table['name']}",
+    ]
+    if table["launcher"] == "joblib":
+        if at_once > 1:
+            command += ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={at_once}"]
+    else:
+        command += [f"hydra/launcher={table['launcher']}"]
+    threads = str(max(1, (os.cpu_count() or 1) // at_once))
+    # One thread each: two processes of one thread do more than one process of two.
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONWARNINGS": "ignore"}
+    with SweepProgress(phase.title, phase.cells):
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)  # noqa: S603
+    if done.returncode or phase.missing:
+        raise UsageError(
+            f"{phase.missing} of {len(phase.cells)} cells ({phase.title}) did not finish. The last "
+            f"lines of the sweep:\n{_tail(done.stderr)}\nThe same command runs the missing ones."
+        )
+
+
+def _tail(text: str, lines: int = 12) -> str:
+    return "\n".join(text.strip().splitlines()[-lines:])

@@ -1,0 +1,71 @@
+"""Honest timing: preparation apart from the request, no evaluation inside, device synchronised."""
+
+import copy
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from orthounlearn.engine.context import RequestContext
+from orthounlearn.methods.base import UnlearningMethod
+
+_REPEATS = 5  # of a training-free request, on copies; the first is the warm-up
+
+
+@dataclass(frozen=True)
+class Timed:
+    """An unlearned network and what it cost.
+
+    Attributes:
+        net: Unlearned.
+        prepare_s: Before the request; includes what an earlier request left on disk.
+        unlearn_s: The request; of training-free methods the median of several runs.
+    """
+
+    net: nn.Module
+    prepare_s: float
+    unlearn_s: float
+
+
+def carry_out(method: UnlearningMethod, net: nn.Module, context: RequestContext) -> Timed:
+    """Prepare a method and run its request on a network, in place.
+
+    Args:
+        method: Fresh.
+        net: The original model; gone afterwards.
+        context: Of the request.
+    """
+    seconds = []
+    if method.training_free:
+        for _ in range(_REPEATS):
+            trial, copied = copy.deepcopy(method), copy.deepcopy(net)
+            with context.preparing():
+                trial.prepare(copied, context)
+            seconds.append(_run(trial, copied, context)[1])
+        context.stored_seconds = 0.0
+    with context.preparing():
+        start = _now(context)
+        method.prepare(net, context)
+        prepare_s = _now(context) - start + context.stored_seconds
+    unlearned, took = _run(method, net, context)
+    if method.unlearn_seconds is not None:
+        took = method.unlearn_seconds
+    elif seconds:
+        took = statistics.median([*seconds[1:], took])
+    return Timed(unlearned, prepare_s, took)
+
+
+def _run(
+    method: UnlearningMethod, net: nn.Module, context: RequestContext
+) -> tuple[nn.Module, float]:
+    start = _now(context)
+    unlearned = method.unlearn(net, context)
+    return unlearned, _now(context) - start
+
+
+def _now(context: RequestContext) -> float:
+    if context.example.is_cuda:
+        torch.cuda.synchronize(context.example.device)
+    return time.perf_counter()

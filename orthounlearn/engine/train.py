@@ -1,0 +1,35 @@
+"""Training an original model, with unlearning at the end of the fit if a request is given."""
+
+from torch import nn
+
+from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.store import StoredModel, ensure_trained
+from orthounlearn.engine.unlearn import open_request, unlearn
+from orthounlearn.errors import UsageError
+
+
+def train(experiment: Experiment) -> StoredModel:
+    """Train the configured original, or take it from the store; then carry out the request, if any.
+
+    Raises:
+        UsageError: Bad input, or training diverged.
+    """
+    config = experiment.config
+    requested = config["forget"] is not None or config["method"] is not None
+    if requested:
+        if config["forget"] is None or config["method"] is None:
+            raise UsageError(
+                "Expected both forget=CLASS and method=NAME to unlearn at the end of the fit, or "
+                "neither to train only."
+            )
+        open_request(experiment)  # bad classes must not cost a training
+
+    def on_fit_end(net: nn.Module) -> None:
+        unlearn(experiment, trained=net)
+
+    stored = ensure_trained(
+        experiment, seed=config["seed"], on_fit_end=on_fit_end if requested else None
+    )
+    if requested:  # a stored model had no fit to end; after a fit this finds the finished run
+        unlearn(experiment)
+    return stored

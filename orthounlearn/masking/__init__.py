@@ -1,0 +1,1 @@
+"""Channels of a class: find them, measure them, score them, attenuate them."""

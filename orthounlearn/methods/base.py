@@ -1,0 +1,118 @@
+"""The interface of every unlearning method, and the context that a method works in."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, Literal, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from orthounlearn.masking.statistics import ClassStatistics
+from orthounlearn.masking.tracing import Site
+
+SplitName = Literal["forget_train", "forget_val", "retain_train", "retain_val"]
+"""The sets that a method may ask for. Test and probe sets belong to the audit alone."""
+
+Batch = tuple[Tensor, Tensor]
+"""Float images (B, C, H, W), normalised, and labels (B,), both on the network's device."""
+
+
+class Context(Protocol):
+    """What surrounds one request. The engine makes it; a test may hand in its own."""
+
+    num_classes: int
+    seed: int
+    example: Tensor
+    """Two images (2, C, H, W) of no content, to trace networks with."""
+
+    @property
+    def forget(self) -> tuple[int, ...]:
+        """The classes of the request; reading it during `prepare` raises `PermissionError`."""
+        ...
+
+    def batches(
+        self, split: SplitName, *, batch_size: int, augment: bool = False, shuffle: bool = False
+    ) -> Iterable[Batch]:
+        """Return the batches of one set; `PermissionError` for a set that is not declared."""
+        ...
+
+    def statistics(
+        self, net: nn.Module, *, sites: tuple[Site, ...], pooling: Literal["max", "mean"]
+    ) -> ClassStatistics:
+        """Return the activation statistics of all classes over the train set.
+
+        They are stored beside the checkpoint and read again by the next request; the time of
+        measuring them counts as preparation in both cases.
+        """
+        ...
+
+    def fit(self, net: nn.Module, method: "LossMethod") -> None:
+        """Minimise the loss of `method` in place (device, precision and DDP as configured)."""
+        ...
+
+    def retrained(self, *, seed: int) -> tuple[nn.Module, float]:
+        """Return a network trained from scratch without the forget set, and its seconds."""
+        ...
+
+
+class UnlearningMethod(ABC):
+    """Turns the original model into an unlearned one.
+
+    The engine calls and times `prepare` before the request is known, then `unlearn`, the request.
+    Instances hold their options and what `prepare` made, nothing else.
+
+    Attributes:
+        prepare_uses: The sets that `prepare` reads.
+        uses: The sets that `unlearn` reads: what must still be there when a request comes.
+        training_free: `unlearn` only edits weights. Its time is then the median of several runs
+            on copies, after a warm-up.
+        unlearn_seconds: Set by a method whose result was computed earlier (retrain), to the time
+            that it took then; None otherwise.
+    """
+
+    prepare_uses: ClassVar[frozenset[SplitName]] = frozenset()
+    uses: ClassVar[frozenset[SplitName]] = frozenset()
+    training_free: ClassVar[bool] = False
+    unlearn_seconds: float | None = None
+
+    def prepare(self, net: nn.Module, context: Context) -> None:  # noqa: B027 - optional step
+        """Do what can be done before the request is known. The default does nothing."""
+
+    @abstractmethod
+    def unlearn(self, net: nn.Module, context: Context) -> nn.Module:
+        """Carry out the request; return the unlearned network (`net` edited, or another one)."""
+
+
+class LossMethod(UnlearningMethod):
+    """A method that is a loss, minimised for some epochs from the original weights.
+
+    Args:
+        optimizer: Called with the parameters, returns the optimiser.
+        epochs: Passes over the longest of the used sets.
+        batch_size: Images per set and step.
+        batch_norm: "train" updates the running statistics, "frozen" leaves them alone and
+            normalises with them. A batch of the forget set alone must be "frozen", otherwise the
+            statistics drift to that class and the network collapses.
+    """
+
+    def __init__(
+        self,
+        *,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        epochs: int,
+        batch_size: int,
+        batch_norm: Literal["train", "frozen"],
+    ) -> None:
+        self.optimizer = optimizer
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.batch_norm = batch_norm
+
+    @abstractmethod
+    def loss(self, net: nn.Module, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the scalar loss of one step; `batch` has one entry for each set in `uses`."""
+
+    def unlearn(self, net: nn.Module, context: Context) -> nn.Module:
+        """Train on the loss."""
+        context.fit(net, self)
+        return net

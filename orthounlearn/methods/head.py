@@ -1,0 +1,43 @@
+"""Finding the classifier of any network: the linear layer whose output is the logits."""
+
+import torch
+from torch import Tensor, nn
+
+from orthounlearn.errors import UsageError
+
+
+def find_classifier(net: nn.Module, example: Tensor) -> nn.Linear:
+    """Return the linear layer that computes the logits.
+
+    Found by running the network: it is the `nn.Linear` whose output tensor is what the network
+    returns, so that auxiliary heads and names do not matter.
+
+    Args:
+        net: Any classifier.
+        example: Images (B, C, H, W) that it accepts.
+
+    Raises:
+        UsageError: The logits do not come straight out of one linear layer.
+    """
+    outputs: dict[int, nn.Linear] = {}
+    handles = [
+        module.register_forward_hook(
+            lambda module, _, output: outputs.__setitem__(output.data_ptr(), module)
+        )
+        for module in net.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    training = net.training
+    try:
+        with torch.inference_mode():
+            logits = net.eval()(example)
+    finally:
+        net.train(training)
+        for handle in handles:
+            handle.remove()
+    if logits.data_ptr() not in outputs:
+        raise UsageError(
+            "Expected a network whose logits come straight out of an nn.Linear, but found none in "
+            f"{type(net).__name__}. Methods that edit the classifier need one; others do not."
+        )
+    return outputs[logits.data_ptr()]

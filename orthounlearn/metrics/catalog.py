@@ -1,0 +1,78 @@
+"""What each figure means: heading, unit, target, formula. Tables and documentation read it here."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+Target = Literal["retrained", "low", "high", "info"]
+"""Where a value should be: at the retrained model's own value, as low or as high as possible."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the audit.
+
+    Attributes:
+        pattern: Its key, with `*` for names of scores and classes.
+        heading: For a table.
+        unit: "%" is shown times 100; "ms" times 1000; "" as it is.
+        target: Where it should be.
+        formula: In one line, with the source if it has one.
+    """
+
+    pattern: str
+    heading: str
+    unit: str
+    target: Target
+    formula: str
+
+    @property
+    def arrow(self) -> str:
+        """Return the target as a sign for a heading."""
+        return {"retrained": "→R", "low": "↓", "high": "↑", "info": ""}[self.target]
+
+
+CATALOG = (
+    Figure("acc/forget_train", "Forget train", "%", "retrained", "accuracy on D_f; 1 − UA"),
+    Figure("acc/forget_test", "Forget test", "%", "retrained", "accuracy on unseen images of the forgotten classes"),
+    Figure("acc/retain_train", "Retain train", "%", "retrained", "accuracy on D_r (RA)"),
+    Figure("acc/retain_val", "Retain val", "%", "retrained", "accuracy on held-out training images; chooses settings"),
+    Figure("acc/retain_test", "Retain test", "%", "retrained", "accuracy on unseen images of the other classes (TA)"),
+    Figure("acc/retain_test_per_class/*", "Class", "%", "retrained", "accuracy on unseen images of one class"),
+    Figure("acc/nearest_class_drop", "Worst class drop", "%", "low", "largest loss of a retained class against the original"),
+    Figure("acc/test_all", "Test, all classes", "%", "info", "accuracy on all unseen images; not TA"),
+    Figure("loss/*", "Loss", "", "retrained", "mean −log p_y in nats"),
+    Figure("ece/retain_test", "ECE", "%", "low", "Σ_b n_b/N |accuracy − confidence|, 15 bins (arXiv 1706.04599)"),
+    Figure("pred/forget_hist/*", "Routed to", "%", "retrained", "share of the forgotten test images that go to a class"),
+    Figure("mia/pop_*/auc", "MIA AUC", "", "retrained", "P(score of D_f > score of unseen images of the same class)"),
+    Figure("mia/pop_*/adv", "MIA advantage", "", "retrained", "2·|AUC − ½|"),
+    Figure("mia/pop_*/tpr@fpr*", "MIA TPR", "%", "retrained", "true-positive rate at a low false-positive rate; empty if unresolved"),
+    Figure("mia/pop_*/bacc", "MIA bal. acc", "%", "retrained", "balanced accuracy of a threshold chosen on another half"),
+    Figure("mia/pop_margin/auc_gap_*", "MIA AUC gap", "", "info", "paired 95 % bootstrap interval of AUC_u − AUC_r"),
+    Figure("compat/salun_*", "MIA-efficacy", "%", "retrained", "share of D_f that an SVC on D_r against test images calls non-member (SalUn)"),
+    Figure("compat/golatkar_mia", "MIA (Golatkar)", "%", "retrained", "share of D_f that a logistic attack on entropy calls member"),
+    Figure("retain_ratio", "Retain ratio", "%", "high", "retain test accuracy over the original's"),
+    Figure("kl/*", "KL to R", "", "low", "mean KL(p_r ‖ p_u) in nats on test images"),
+    Figure("js/*", "JS to R", "", "low", "mean Jensen-Shannon divergence to the retrained model in bits; floor: retrain against retrain"),
+    Figure("routing_js", "Routing JS", "", "low", "JS in bits of where forgotten test images go, to the retrained model"),
+    Figure("tow", "ToW", "", "high", "Π (1 − |Δ accuracy|) over forget train, retain train, retain test (arXiv 2406.01257)"),
+    Figure("avg_gap", "Avg. gap", "%", "low", "mean |Δ| to the retrained model of UA, RA, TA, MIA-efficacy"),
+    Figure("time/prep_s", "Prepare s", "", "low", "seconds before the request, for all classes at once"),
+    Figure("time/unlearn_s", "Request ms", "ms", "low", "time of the request, without evaluation"),
+)  # fmt: skip
+"""In the order of a reader's questions; `KEY_gap` is always the difference to the retrained model."""
+
+
+def figure(key: str) -> Figure:
+    """Return the entry of a key (without phase), gaps included.
+
+    Raises:
+        KeyError: The key is not in the catalog.
+    """
+    for entry in CATALOG:
+        if fnmatchcase(key, entry.pattern):
+            return entry
+    if key.endswith("_gap"):
+        base = figure(key.removesuffix("_gap"))
+        return Figure(key, f"Δ {base.heading}", base.unit, "low", f"{base.formula}; minus the retrained model's")
+    raise KeyError(key)

@@ -1,0 +1,135 @@
+"""The audit of one network: all figures under the keys that logs and tables use."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orthounlearn.metrics import accuracy, compat, divergence, membership
+from orthounlearn.metrics.scores import Ints, margin
+
+AUDITED = ("forget_train", "forget_test", "retain_train", "retain_val", "retain_test")
+"""The splits whose logits the audit reads."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says about the splits.
+
+    Attributes:
+        logits: Split name -> float32 (N, K).
+        labels: Split name -> int64 (N,).
+    """
+
+    logits: Mapping[str, NDArray[np.float32]]
+    labels: Mapping[str, Ints]
+
+    def __getitem__(self, split: str) -> tuple[NDArray[np.float32], Ints]:
+        return self.logits[split], self.labels[split]
+
+
+def audit(
+    outputs: Outputs, *, forget: Sequence[int], class_names: Sequence[str], seed: int = 0
+) -> dict[str, float]:
+    """Return every figure that needs this network alone.
+
+    Args:
+        outputs: On the splits of `AUDITED`.
+        forget: The forgotten classes.
+        class_names: K names.
+        seed: Of the attackers' draws.
+    """
+    values = {f"acc/{split}": accuracy.micro_accuracy(*outputs[split]) for split in AUDITED}
+    for split in ("forget_train", "forget_test", "retain_test"):
+        values[f"loss/{split}"] = accuracy.negative_log_likelihood(*outputs[split])
+    test = [
+        np.concatenate(pair)
+        for pair in zip(outputs["forget_test"], outputs["retain_test"], strict=True)
+    ]
+    values["acc/test_all"] = accuracy.micro_accuracy(test[0], test[1])
+    values["ece/retain_test"] = accuracy.expected_calibration_error(*outputs["retain_test"])
+    by_class = accuracy.per_class_accuracy(*outputs["retain_test"])
+    for label, name in enumerate(class_names):
+        if label not in forget:
+            values[f"acc/retain_test_per_class/{name}"] = float(by_class[label])
+    for name, share in zip(
+        class_names, accuracy.prediction_histogram(outputs.logits["forget_test"]), strict=True
+    ):
+        values[f"pred/forget_hist/{name}"] = float(share)
+    attacks = membership.population_attacks(
+        *outputs["forget_train"], *outputs["forget_test"], forget=forget, seed=seed
+    )
+    values.update({f"mia/{key}": value for key, value in attacks.items()})
+    parts = outputs["retain_train"], outputs["retain_test"], outputs["forget_train"]
+    efficacy = compat.salun_efficacy(*parts, seed=seed)
+    values.update({f"compat/{key}": value for key, value in efficacy.items()})
+    values["compat/golatkar_mia"] = compat.golatkar_mia(*parts, seed=seed)
+    return values
+
+
+def against_original(
+    values: Mapping[str, float], original: Mapping[str, float]
+) -> dict[str, float]:
+    """Return what the request cost: retained accuracy as a share, and the worst class.
+
+    Args:
+        values: Of the unlearned network, from `audit`.
+        original: Of the original network.
+    """
+    prefix = "acc/retain_test_per_class/"
+    drops = [original[key] - values[key] for key in values if key.startswith(prefix)]
+    before = original["acc/retain_test"]
+    return {
+        "retain_ratio": values["acc/retain_test"] / before if before else float("nan"),
+        "acc/nearest_class_drop": float(np.nanmax(drops)),
+    }
+
+
+def against_retrained(
+    outputs: Outputs,
+    values: Mapping[str, float],
+    retrained_outputs: Outputs,
+    retrained: Mapping[str, float],
+) -> dict[str, float]:
+    """Return distances to the retrained network: every figure's gap, and those of the outputs.
+
+    Args:
+        outputs: Of the unlearned network.
+        values: Its figures, from `audit`.
+        retrained_outputs: Of the retrained network, on the same splits.
+        retrained: Its figures.
+    """
+    gaps = {
+        f"{key}_gap": value - retrained[key] for key, value in values.items() if key in retrained
+    }
+    for kind in ("forget", "retain"):
+        ours, theirs = outputs.logits[f"{kind}_test"], retrained_outputs.logits[f"{kind}_test"]
+        gaps[f"kl/{kind}"] = divergence.kl(theirs, ours)
+        gaps[f"js/{kind}"] = divergence.js(ours, theirs)
+    gaps["routing_js"] = divergence.routing_js(
+        accuracy.prediction_histogram(outputs.logits["forget_test"]),
+        accuracy.prediction_histogram(retrained_outputs.logits["forget_test"]),
+    )
+    # ToW (Zhao et al., RUM, arXiv 2406.01257): forget accuracy on the training images.
+    factors = [
+        1 - abs(gaps[f"acc/{s}_gap"]) for s in ("forget_train", "retain_train", "retain_test")
+    ]
+    gaps["tow"] = float(np.prod(factors))
+    # The four of SalUn's table, in the same unit: UA, RA, TA, MIA-efficacy.
+    four = ("acc/forget_train", "acc/retain_train", "acc/retain_test", "compat/salun_confidence")
+    gaps["avg_gap"] = float(np.mean([abs(gaps[f"{key}_gap"]) for key in four]))
+    gaps["mia/pop_margin/auc_gap_low"], gaps["mia/pop_margin/auc_gap_high"] = _margin_interval(
+        outputs, retrained_outputs
+    )
+    return gaps
+
+
+def _margin_interval(outputs: Outputs, retrained: Outputs) -> tuple[float, float]:
+    """Paired 95 % interval of the margin attack's AUC gap; nan for several forgotten classes."""
+    if len(np.unique(outputs.labels["forget_test"])) != 1:
+        return float("nan"), float("nan")
+    return membership.paired_bootstrap(
+        (margin(*outputs["forget_train"]), margin(*outputs["forget_test"])),
+        (margin(*retrained["forget_train"]), margin(*retrained["forget_test"])),
+    )

@@ -1,0 +1,1 @@
+"""Orthogonal kernels: the measures, and the penalties made of them."""

@@ -1,0 +1,57 @@
+"""The paper's published claims beside what is measured here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from orthounlearn.report.rows import Row
+
+_V1 = "arXiv 2506.19891v1, abstract"
+_V2 = "arXiv 2506.19891v2 (FedOrtho), abstract"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One published claim and the figure here that speaks to it.
+
+    Attributes:
+        text: As published, in short.
+        source: Where.
+        key: Of the figure.
+        show: Format of the measured mean.
+        scale: Times the mean.
+        note: How the two compare.
+    """
+
+    text: str
+    source: str
+    key: str
+    show: str
+    scale: float
+    note: str
+
+
+CLAIMS = (
+    Claim("complete forgetting", _V1, "acc/forget_test", "forget test accuracy {:.1f} %", 100, "0 % would be complete; a masked logit gets there too"),
+    Claim("minimal accuracy loss on retained data", _V1, "acc/nearest_class_drop", "worst retained class loses {:.1f} points", 100, "the claim does not name a figure"),
+    Claim("> 97 % retention accuracy", _V2, "retain_ratio", "{:.1f} % of the original's retained accuracy", 100, "read as a ratio; federated setting"),
+    Claim("> 98 % forgetting quality", _V2, "acc/forget_train", "{:.1f} % of D_f still recognised", 100, "the measure is not defined in the abstract"),
+    Claim("substantially lower membership risk", _V1, "mia/pop_margin/auc_gap", "AUC {:+.3f} from retrain's", 1, "0 is right; below 0 is over-unlearning"),
+    Claim("millisecond-level (v1), subsecond (v2)", f"{_V1}; {_V2}", "time/unlearn_s", "request {:.2f} ms", 1000, "without preparation, see the column"),
+)  # fmt: skip
+
+
+def claim_lines(rows: Sequence[Row], *, method: str = "soft_prune") -> list[tuple[str, str, str, str]]:
+    """Return (claimed, source, measured, note), measured over originals trained orthogonally.
+
+    Args:
+        rows: Of the table.
+        method: Whose rows count.
+    """
+    ours = [row for row in rows if row.method == method and row.regularizer != "none"]
+    lines = []
+    for claim in CLAIMS:
+        values = [row.metrics[claim.key].mean for row in ours if claim.key in row.metrics]
+        measured = claim.show.format(fmean(values) * claim.scale) if values else "not measured"
+        lines.append((claim.text, claim.source, measured, claim.note))
+    return lines

@@ -1,0 +1,95 @@
+"""Finding finished runs."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orthounlearn.errors import UsageError
+from orthounlearn.files import read_json
+
+_PHASE = "unlearned/"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run.
+
+    Attributes:
+        folder: Of its files.
+        data: Name of the data set.
+        model: Name of the network.
+        regularizer: Of the original.
+        method: Name.
+        seed: Of the original.
+        forget: Names of the forgotten classes.
+        metrics: Key without phase -> value of the unlearned model; undefined ones are left out.
+        retrained: The same keys of the retrained model.
+        environment: Versions, device, command.
+    """
+
+    folder: Path
+    data: str
+    model: str
+    regularizer: str
+    method: str
+    seed: int
+    forget: tuple[str, ...]
+    metrics: dict[str, float]
+    retrained: dict[str, float]
+    environment: dict[str, Any]
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """Return data, model and regularizer."""
+        return self.data, self.model, self.regularizer
+
+
+def find_runs(root: Path, *, data: str | None = None) -> tuple[list[Run], list[str]]:
+    """Read all finished runs below a folder.
+
+    Args:
+        root: Folder of all results.
+        data: Only runs on this data set.
+
+    Returns:
+        The runs, and one message for each folder that could not be read.
+    """
+    folders = sorted(path.parent for path in root.glob("*/**/run.json"))
+    runs, problems = read_runs(folders)
+    return [run for run in runs if data in (None, run.data)], problems
+
+
+def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """Read runs from their folders; return them, and a message for each that is damaged."""
+    runs, problems = [], []
+    for folder in folders:
+        try:
+            runs.append(_read(folder))
+        except (UsageError, KeyError, TypeError, ValueError) as error:
+            problems.append(f"{folder}: {error}")
+    return runs, problems
+
+
+def _read(folder: Path) -> Run:
+    identity, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json")
+
+    def phase(prefix: str) -> dict[str, float]:
+        return {
+            key.removeprefix(prefix): float(value)
+            for key, value in metrics.items()
+            if key.startswith(prefix) and value is not None
+        }
+
+    return Run(
+        folder=folder,
+        data=identity["data"],
+        model=identity["model"],
+        regularizer=identity["regularizer"],
+        method=identity["method"],
+        seed=int(identity["seed"]),
+        forget=tuple(identity["forget"]),
+        metrics=phase(_PHASE),
+        retrained=phase("retrained/"),
+        environment=identity["environment"],
+    )

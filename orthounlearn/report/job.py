@@ -1,0 +1,58 @@
+"""The job `report`: read runs, write and print the table."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from orthounlearn.errors import UsageError
+from orthounlearn.files import write_json, write_text
+from orthounlearn.report.collect import find_runs, read_runs
+from orthounlearn.report.rows import make_rows
+from orthounlearn.report.writers import show, to_csv, to_json, to_latex, to_markdown
+
+
+def report(
+    *,
+    runs: str,
+    name: str,
+    data: str | None = None,
+    folders: Sequence[Path] | None = None,
+    command: str | None = None,
+) -> Path:
+    """Write `RUNS/tables/NAME/table.{md,csv,tex,json}` and print the table.
+
+    Args:
+        runs: Folder of all results.
+        name: Of the table.
+        data: Only runs on this data set.
+        folders: Only these runs; None takes all.
+        command: What made the runs, for the record.
+
+    Returns:
+        The folder of the table.
+
+    Raises:
+        UsageError: There is no finished run.
+    """
+    root = Path(runs).absolute()
+    found, problems = find_runs(root, data=data) if folders is None else read_runs(folders)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for problem in problems:
+        console.print(f"left out: {problem}", style="yellow", highlight=False)
+    if not found:
+        raise UsageError(
+            f"Expected finished runs below {root}" + (f" on {data}" if data else "") + ", but there "
+            "are none. Make some with `orthounlearn unlearn` or `orthounlearn sweep`."
+        )
+    rows = make_rows(found)
+    environment = found[0].environment
+    folder = root / "tables" / name
+    write_json(folder / "table.json", to_json(rows, command=command, environment=environment))
+    write_text(folder / "table.csv", to_csv(rows))
+    write_text(folder / "table.md", to_markdown(rows, command=command, environment=environment))
+    write_text(folder / "table.tex", to_latex(rows, command=command))
+    show(rows, console)
+    console.print(f"Written: {folder}/table.{{md,csv,tex,json}}", highlight=False, soft_wrap=True)
+    return folder

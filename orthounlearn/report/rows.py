@@ -1,0 +1,133 @@
+"""Rows of the table: means over forget classes and seeds, with their intervals."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from math import sqrt
+from statistics import fmean, stdev
+
+from scipy.stats import t
+
+from orthounlearn.report.collect import Run
+
+NOISE_FLOOR = "retrain (other seed)"
+"""One retrained model measured against another: what differs by chance alone."""
+
+_FIRST = ("original", "retrain", NOISE_FLOOR, "mask_logit", "soft_prune")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one row.
+
+    Attributes:
+        mean: Over runs.
+        low: Lower end of the 95 % t-interval; None for a single run.
+        high: Upper end.
+        n: Number of runs in which the figure is defined.
+        target: Mean of the retrained model in the same group; None without one.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    target: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one kind of original."""
+
+    data: str
+    model: str
+    regularizer: str
+    method: str
+    metrics: dict[str, Cell]
+
+
+def make_rows(runs: Sequence[Run]) -> list[Row]:
+    """Group runs by data, model, regularizer and method, and average over classes and seeds."""
+    everything = [*runs, *_noise_floor(runs)]
+    grouped: dict[tuple[str, str, str, str], list[Run]] = defaultdict(list)
+    for run in everything:
+        grouped[*run.group, run.method].append(run)
+    keys = sorted(grouped, key=lambda key: (*key[:3], _rank(key[3]), key[3]))
+    return [Row(*key, metrics=_cells(grouped[key])) for key in keys]
+
+
+def _rank(method: str) -> int:
+    return _FIRST.index(method) if method in _FIRST else len(_FIRST)
+
+
+def _cells(runs: Sequence[Run]) -> dict[str, Cell]:
+    keys = sorted({key for run in runs for key in run.metrics})
+    cells = {}
+    for key in keys:
+        values = [run.metrics[key] for run in runs if key in run.metrics]
+        targets = [run.retrained[key] for run in runs if key in run.retrained]
+        low, high = interval(values)
+        cells[key] = Cell(fmean(values), low, high, len(values), fmean(targets) if targets else None)
+    return cells
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float | None, float | None]:
+    """Return the t-interval of the mean; (None, None) for fewer than two values.
+
+    >>> [round(end, 3) for end in interval([1.0, 2.0, 3.0])]
+    [-0.484, 4.484]
+    """
+    if len(values) < 2:
+        return None, None
+    half = float(t.ppf((1 + level) / 2, len(values) - 1)) * stdev(values) / sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
+def _noise_floor(runs: Iterable[Run]) -> list[Run]:
+    """Measure every retrained model against each other seed's, as if it were a method."""
+    cells: dict[tuple[tuple[str, str, str], tuple[str, ...]], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.method == "retrain":
+            cells[run.group, run.forget].append(run)
+    pairs = []
+    for retrained in cells.values():
+        for one, other in permutations(retrained, 2):
+            gaps = {
+                f"{key}_gap": value - other.metrics[key]
+                for key, value in one.metrics.items()
+                if key in one.retrained and key in other.metrics
+            }
+            own = {key: one.metrics[key] for key in one.retrained if key in one.metrics}
+            times = {key: v for key, v in one.metrics.items() if key.startswith("time/")}
+            pairs.append(
+                Run(
+                    folder=one.folder,
+                    data=one.data,
+                    model=one.model,
+                    regularizer=one.regularizer,
+                    method=NOISE_FLOOR,
+                    seed=one.seed,
+                    forget=one.forget,
+                    metrics={**own, **times, **gaps, **_composites(gaps)},
+                    retrained=other.retrained,
+                    environment=one.environment,
+                )
+            )
+    return pairs
+
+
+def _composites(gaps: dict[str, float]) -> dict[str, float]:
+    """Return the figures made of gaps; see `metrics.suite.against_retrained`."""
+    three = [f"acc/{s}_gap" for s in ("forget_train", "retain_train", "retain_test")]
+    four = [f"acc/{s}_gap" for s in ("forget_train", "retain_train", "retain_test")] + [
+        "compat/salun_confidence_gap"
+    ]
+    values = {}
+    if all(key in gaps for key in four):
+        values["avg_gap"] = fmean(abs(gaps[key]) for key in four)
+        tow = 1.0
+        for key in three:
+            tow *= 1 - abs(gaps[key])
+        values["tow"] = tow
+    return values

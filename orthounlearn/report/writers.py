@@ -1,0 +1,140 @@
+"""The table as Markdown, LaTeX, CSV and JSON, and on the terminal."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orthounlearn.report.claims import claim_lines
+from orthounlearn.report.columns import COLUMNS, heading, number
+from orthounlearn.report.rows import Row
+
+LEGEND = (
+    "Mean ± 95 % t-interval over forget classes × seeds. →R: the closer to the retrained model's "
+    "own value the better; ↓ lower, ↑ higher is better. A masked logit reaches forget accuracy 0 "
+    "with the class left in the features, so forget accuracy alone proves nothing."
+)
+
+
+def to_json(rows: Sequence[Row], *, command: str | None, environment: dict[str, Any]) -> dict[str, Any]:
+    """Return the whole table: every figure of every row."""
+    return {
+        "command": command,
+        "environment": environment,
+        "rows": [
+            {
+                "data": row.data,
+                "model": row.model,
+                "regularizer": row.regularizer,
+                "method": row.method,
+                "metrics": {key: asdict(cell) for key, cell in row.metrics.items()},
+            }
+            for row in rows
+        ],
+    }
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Return one line per row and figure, at full precision."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["data", "model", "regularizer", "method", "metric", "mean", "low", "high", "n", "target"])
+    for row in rows:
+        for key, cell in row.metrics.items():
+            writer.writerow(
+                [row.data, row.model, row.regularizer, row.method, key, *asdict(cell).values()]
+            )
+    return out.getvalue()
+
+
+def to_markdown(rows: Sequence[Row], *, command: str | None, environment: dict[str, Any]) -> str:
+    """Return the chosen columns, one table per original, and the published claims."""
+    lines = []
+    if command:
+        lines += [f"Command: `{command}`", ""]
+    versions = environment.get("versions", {})
+    lines += [
+        f"Code {environment.get('git') or versions.get('orthounlearn', '?')}, "
+        f"torch {versions.get('torch', '?')}, {environment.get('device', '?')}.",
+        "",
+        LEGEND,
+        "",
+    ]
+    for title, group in _groups(rows):
+        cells = [["Method", *(heading(key) for key in COLUMNS)]]
+        cells += [[row.method, *_numbers(row)] for row in group]
+        lines += [f"### {title}", "", *_markdown_table(cells), ""]
+    claims = claim_lines(rows)
+    cells = [["Published claim", "Source", "Measured here", "Note"], *map(list, claims)]
+    lines += [
+        "### The published claims beside ours",
+        "",
+        "soft_prune on the originals trained with an orthogonal loss, mean over them.",
+        "",
+        *_markdown_table(cells),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_latex(rows: Sequence[Row], *, command: str | None) -> str:
+    """Return the chosen columns with booktabs rules."""
+    lines = [f"% {command}" if command else "% orthounlearn report", r"% needs \usepackage{booktabs}"]
+    lines += [r"\begin{tabular}{l" + "r" * len(COLUMNS) + "}", r"\toprule"]
+    lines.append(" & ".join(["Method", *(_latex(heading(key)) for key in COLUMNS)]) + r" \\")
+    for title, group in _groups(rows):
+        lines += [r"\midrule", rf"\multicolumn{{{len(COLUMNS) + 1}}}{{l}}{{{_latex(title)}}} \\"]
+        lines += [" & ".join(map(_latex, [row.method, *_numbers(row)])) + r" \\" for row in group]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """Print the chosen columns and the claims."""
+    for title, group in _groups(rows):
+        table = Table(title=title, title_justify="left")
+        table.add_column("Method", no_wrap=True)
+        for key in COLUMNS:
+            table.add_column(heading(key), justify="right")
+        for row in group:
+            table.add_row(row.method, *_numbers(row))
+        console.print(table)
+    console.print(LEGEND, highlight=False)
+    claims = Table(title="The published claims beside soft_prune here", title_justify="left")
+    for title in ("Claimed", "Source", "Measured here", "Note"):
+        claims.add_column(title)
+    for line in claim_lines(rows):
+        claims.add_row(*line)
+    console.print(claims)
+
+
+def _numbers(row: Row) -> list[str]:
+    return [number(key, row.metrics.get(key)) for key in COLUMNS]
+
+
+def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        loss = "no orthogonal loss" if row.regularizer == "none" else f"orthogonal loss: {row.regularizer}"
+        groups.setdefault(f"{row.data}, {row.model}, {loss}", []).append(row)
+    return list(groups.items())
+
+
+def _markdown_table(cells: Sequence[Sequence[str]]) -> list[str]:
+    escaped = [[cell.replace("|", r"\|") for cell in line] for line in cells]
+    widths = [max(len(line[i]) for line in escaped) for i in range(len(escaped[0]))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in escaped]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "→": r"$\to$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "Δ": r"$\Delta$",
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
