@@ -84,14 +84,14 @@ def _read_cifar(dataset: Any) -> Callable[[Path], Decoded]:  # noqa: ANN401 - no
 
 
 def _read_fashion(root: Path) -> Decoded:
-    sets = [
+    train, test = (
         ImageSet(
             _read_idx(root, f"{part}-images-idx3-ubyte")[..., None],
             _read_idx(root, f"{part}-labels-idx1-ubyte").astype(np.int64),
         )
         for part in ("train", "t10k")
-    ]
-    return Decoded(*sets, tuple(tv.FashionMNIST.classes))
+    )
+    return Decoded(train, test, tuple(tv.FashionMNIST.classes))
 
 
 def _read_idx(root: Path, name: str) -> NDArray[np.uint8]:

@@ -39,9 +39,14 @@ class BatchTransform:
 
     def evaluate(self, images: Tensor) -> Tensor:
         """Return float32 images (B, C, H, W): (x / 255 − mean) / std."""
-        scale = self._scale_C.to(images.device).view(1, -1, 1, 1)
-        shift = self._shift_C.to(images.device).view(1, -1, 1, 1)
-        return torch.addcmul(shift, images.to(torch.float32), scale)
+        width = images.shape[-1]
+        # Over rows of W·C numbers, as they lie in channels-last memory: one vectorised pass. With
+        # (C, 1, 1) constants the same line is five times slower on a CPU.
+        scale_R = self._scale_C.to(images.device).repeat(width)
+        shift_R = self._shift_C.to(images.device).repeat(width)
+        rows_BHR = images.permute(0, 2, 3, 1).flatten(2).to(torch.float32)
+        normalised = torch.addcmul(shift_R, rows_BHR, scale_R)
+        return normalised.view(*normalised.shape[:2], width, -1).permute(0, 3, 1, 2)
 
     def train(
         self, images: Tensor, *, generator: torch.Generator | None = None, size: int | None = None
@@ -53,7 +58,18 @@ class BatchTransform:
             generator: Of the device of `images`; None is the device's own.
             size: Side length in pixels to shrink to (bilinear, antialiased); None keeps it.
         """
-        images = self._crop_and_flip(images, generator)
+        # Cropped and flipped while the pixels are still bytes: a quarter of the memory traffic.
+        if self._padding:
+            shifts = torch.randint(
+                2 * self._padding + 1,
+                (2, len(images)),
+                device=images.device,
+                generator=generator,
+            )
+            images = shift_images(images, shifts, padding=self._padding)
+        if self._flip:
+            draws = torch.rand(len(images), 1, 1, 1, device=images.device, generator=generator)
+            images = torch.where(draws < 0.5, images.flip(3), images)
         normalised = self.evaluate(images)
         if size is not None and size != images.shape[-1]:
             normalised = F.interpolate(
@@ -61,33 +77,39 @@ class BatchTransform:
             )
         return normalised.contiguous(memory_format=torch.channels_last)
 
-    def _crop_and_flip(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Crop and flip while the pixels are still bytes: a quarter of the memory traffic."""
-        count, channels, height, width = images.shape
-        device = images.device
-        padding = self._padding
-        rows = torch.arange(height, device=device).expand(count, height)
-        columns = torch.arange(width, device=device).expand(count, width)
-        if padding:
-            shifts = torch.randint(
-                -padding, padding + 1, (2, count, 1), device=device, generator=generator
-            )
-            rows = _reflect(rows + shifts[0], height)
-            columns = _reflect(columns + shifts[1], width)
-        if self._flip:
-            mirrored = torch.rand(count, 1, device=device, generator=generator) < 0.5
-            columns = torch.where(mirrored, columns.flip(1), columns)
-        if not padding and not self._flip:
-            return images
-        # One gather: pixel (n, r, c) of the result is pixel (n, rows[n, r], columns[n, c]).
-        pixels = images.permute(0, 2, 3, 1).reshape(-1, channels)
-        start = torch.arange(count, device=device).view(-1, 1, 1) * (height * width)
-        source = start + rows[:, :, None] * width + columns[:, None, :]
-        gathered = pixels.index_select(0, source.flatten())
-        return gathered.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+def shift_images(images: Tensor, shifts: Tensor, *, padding: int) -> Tensor:
+    """Cut each image out of its reflected surroundings, all of them in one indexing call.
+
+    Args:
+        images: (B, C, H, W).
+        shifts: int64 (2, B) in 0..2·padding: top and left corner in the padded image.
+        padding: Border in pixels, less than H and W.
+
+    Returns:
+        (B, C, H, W) in channels-last memory.
+    """
+    padded_BHWC = _reflect_pad(images.permute(0, 2, 3, 1), padding)
+    count, channels, height, width = images.shape
+    image, row, pixel, _ = padded_BHWC.stride()
+    choices = 2 * padding + 1
+    # Every possible crop of every image, as a view; a row of W·C bytes lies in one piece.
+    windows = padded_BHWC.as_strided(
+        (count, choices, choices, height, width * channels), (image, row, pixel, row, 1)
+    )
+    crops = windows[torch.arange(count, device=images.device), shifts[0], shifts[1]]
+    return crops.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _reflect(position: Tensor, size: int) -> Tensor:
-    """Fold positions outside 0..size−1 back, without repeating the edge (as reflect padding)."""
-    position = position.abs()
-    return torch.where(position >= size, 2 * (size - 1) - position, position)
+def _reflect_pad(images_BHWC: Tensor, padding: int) -> Tensor:
+    """Reflect without repeating the edge; torch's own pad takes no bytes."""
+    count, height, width, channels = images_BHWC.shape
+    p = padding
+    padded = images_BHWC.new_empty(count, height + 2 * p, width + 2 * p, channels)
+    middle = padded[:, p:-p]
+    middle[:, :, p:-p] = images_BHWC
+    middle[:, :, :p] = images_BHWC[:, :, 1 : p + 1].flip(2)
+    middle[:, :, -p:] = images_BHWC[:, :, -p - 1 : -1].flip(2)
+    padded[:, :p] = padded[:, p + 1 : 2 * p + 1].flip(1)
+    padded[:, -p:] = padded[:, -2 * p - 1 : -p - 1].flip(1)
+    return padded

@@ -99,7 +99,7 @@ def _open(name: str, folder: Path) -> ImageData:
 def _write(folder: Path, decoded: Decoded) -> None:
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".decoding-"))
     try:
-        files = {}
+        files: dict[str, NDArray[np.generic]] = {}
         for part, images in (("train", decoded.train), ("test", decoded.test)):
             files[f"{part}_images.npy"] = images.images_NHWC
             files[f"{part}_labels.npy"] = images.labels_N

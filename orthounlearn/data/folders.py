@@ -87,8 +87,8 @@ def decode_folder(parts: Parts, convert: Callable[[Image.Image], Image.Image]) -
             for index, (file, array) in enumerate(progress, 1):
                 if array.shape != first.shape:
                     raise UsageError(
-                        f"Expected all images to have the size of {files[0]} {first.shape[:2]}, but "
-                        f"{file} has {array.shape[:2]}. Use data=image_folder, which resizes."
+                        f"Expected all images to have the size of {files[0]} {first.shape[:2]}, "
+                        f"but {file} has {array.shape[:2]}. Use data=image_folder, which resizes."
                     )
                 images[index] = array
             sets[part] = ImageSet(images, labels.astype(np.int64))

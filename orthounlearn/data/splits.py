@@ -138,7 +138,8 @@ def make_splits(
     forgotten = tuple(sorted(forget))
 
     def chosen(indices: Indices, labels: NDArray[np.int64], *, forgets: bool) -> Indices:
-        return indices[np.isin(labels[indices], forgotten) == forgets]
+        kept: Indices = indices[np.isin(labels[indices], forgotten) == forgets]
+        return kept
 
     everything = np.arange(len(test_labels))
     return Splits(

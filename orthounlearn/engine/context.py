@@ -81,7 +81,7 @@ class RequestContext:
     def statistics(
         self, net: nn.Module, *, sites: tuple[Site, ...], pooling: Literal["max", "mean"]
     ) -> ClassStatistics:
-        """Return the statistics of all classes over the train set, from the file if there is one."""
+        """Return the statistics of all classes over the train set, from the file if it is there."""
         names = "-".join(sorted(site.name for site in sites))
         path = self._statistics_folder / f"statistics-{pooling}-{digest(names)[:8]}.safetensors"
         if path.exists():
@@ -100,8 +100,9 @@ class RequestContext:
         self, net: nn.Module, sites: Sequence[Site], pooling: Literal["max", "mean"]
     ) -> ClassStatistics:
         def everything() -> Iterator[Batch]:
-            for split in ("forget_train", "retain_train"):
-                yield from self.batches(split, batch_size=self._batch_size)  # type: ignore[arg-type]
+            splits: tuple[SplitName, ...] = ("forget_train", "retain_train")
+            for split in splits:
+                yield from self.batches(split, batch_size=self._batch_size)
 
         return class_statistics(
             net,
@@ -150,5 +151,6 @@ class RequestContext:
         if split not in declared:
             phase = "prepare_uses" if self._preparing else "uses"
             raise PermissionError(
-                f"{type(self._method).__name__} reads {split}, which its `{phase}` does not declare."
+                f"{type(self._method).__name__} reads {split}, which its `{phase}` does not "
+                "declare."
             )

@@ -35,7 +35,15 @@ _TRAINER_DETERMINES = (
 )
 """Options of the trainer that change the weights; the others are comfort."""
 
-_PACKAGES = ("orthounlearn", "torch", "torchvision", "lightning", "hydra-core", "scikit-learn", "numpy")
+_PACKAGES = (
+    "orthounlearn",
+    "torch",
+    "torchvision",
+    "lightning",
+    "hydra-core",
+    "scikit-learn",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)
@@ -111,10 +119,15 @@ class Experiment:
         }
         node = self.config["model"]
         net = build(node, nn.Module, **accepted(node, known))
-        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return net.to(memory_format=torch.channels_last)
 
     def trainer(
-        self, *, epochs: int, callbacks: Sequence[Callback] = (), logger: Sequence[Logger] = (), folder: Path
+        self,
+        *,
+        epochs: int,
+        callbacks: Sequence[Callback] = (),
+        logger: Sequence[Logger] = (),
+        folder: Path,
     ) -> Trainer:
         """Return a Trainer with the configured device, precision and strategy."""
         return build(
@@ -184,7 +197,9 @@ def environment(experiment: Experiment) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": str(experiment.device),
-        "device_name": torch.cuda.get_device_name() if experiment.device.type == "cuda" else platform.processor(),
+        "device_name": torch.cuda.get_device_name()
+        if experiment.device.type == "cuda"
+        else platform.processor(),
         "threads": torch.get_num_threads(),
         "git": _git_commit(),
         "command": " ".join(["orthounlearn", *sys.argv[1:]]),
@@ -215,4 +230,4 @@ def _git_commit() -> str | None:
 
 def plain_metrics(values: Mapping[str, float]) -> dict[str, float | None]:
     """Return metrics for JSON: nan becomes null."""
-    return {key: None if value != value else float(value) for key, value in values.items()}  # noqa: PLR0124
+    return {key: None if value != value else float(value) for key, value in values.items()}

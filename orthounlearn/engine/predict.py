@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from orthounlearn.data.loader import BatchLoader
@@ -14,7 +16,9 @@ from orthounlearn.files import writing
 from orthounlearn.metrics.suite import AUDITED, Outputs
 
 
-def predict(experiment: Experiment, net: nn.Module, splits: Splits, names: Sequence[str] = AUDITED) -> Outputs:
+def predict(
+    experiment: Experiment, net: nn.Module, splits: Splits, names: Sequence[str] = AUDITED
+) -> Outputs:
     """Run a network over splits; its mode is restored.
 
     Args:
@@ -38,10 +42,11 @@ def predict(experiment: Experiment, net: nn.Module, splits: Splits, names: Seque
 
 
 @torch.inference_mode()
-def _logits(experiment: Experiment, net: nn.Module, images: torch.Tensor) -> np.ndarray:  # type: ignore[type-arg]
+def _logits(experiment: Experiment, net: nn.Module, images: torch.Tensor) -> NDArray[np.float32]:
     batch = experiment.transform.evaluate(images.to(experiment.device, non_blocking=True))
     with experiment.autocast():
-        return net(batch).float().cpu().numpy()  # type: ignore[no-any-return]
+        logits: NDArray[np.float32] = net(batch).float().cpu().numpy()
+    return logits
 
 
 def audit_loader(experiment: Experiment, splits: Splits, name: str) -> BatchLoader:
@@ -67,7 +72,7 @@ def cached_outputs(experiment: Experiment, net: nn.Module, splits: Splits, folde
 
 def save_outputs(outputs: Outputs, path: Path, splits: Splits) -> None:
     """Write logits and labels with the hash of the splits, atomically."""
-    arrays = {f"logits/{name}": value for name, value in outputs.logits.items()}
+    arrays: dict[str, Any] = {f"logits/{name}": value for name, value in outputs.logits.items()}
     arrays |= {f"labels/{name}": value for name, value in outputs.labels.items()}
     with writing(path) as temporary:
         np.savez_compressed(temporary, splits_hash=np.array(splits.hash), **arrays)
@@ -77,6 +82,14 @@ def load_outputs(path: Path) -> Outputs:
     """Read what `save_outputs` wrote."""
     with np.load(path) as stored:
         return Outputs(
-            {key.removeprefix("logits/"): stored[key] for key in stored if key.startswith("logits/")},
-            {key.removeprefix("labels/"): stored[key] for key in stored if key.startswith("labels/")},
+            {
+                key.removeprefix("logits/"): stored[key]
+                for key in stored
+                if key.startswith("logits/")
+            },
+            {
+                key.removeprefix("labels/"): stored[key]
+                for key in stored
+                if key.startswith("labels/")
+            },
         )

@@ -66,7 +66,12 @@ def stored_model(experiment: Experiment, *, without: Sequence[int] = (), seed: i
     """
     key = experiment.training_key(without=without, seed=seed)
     config = experiment.config
-    parts = [experiment.data.name, experiment.model_name, config["regularizer"]["name"], f"seed{seed}"]
+    parts = [
+        experiment.data.name,
+        experiment.model_name,
+        config["regularizer"]["name"],
+        f"seed{seed}",
+    ]
     if without:
         parts.append("without-" + "-".join(experiment.data.class_names[c] for c in without))
     name = "_".join(_slug(part) for part in parts)
@@ -152,14 +157,20 @@ def _train(
     if resume.exists():
         train.epoch = int(torch.load(resume, map_location="cpu", weights_only=True)["epoch"]) + 1
     seed_everything(seed, workers=True, verbose=False)
-    trainer.fit(module, train, val, ckpt_path=str(resume) if resume.exists() else None, weights_only=True)
+    trainer.fit(
+        module, train, val, ckpt_path=str(resume) if resume.exists() else None, weights_only=True
+    )
     if trainer.interrupted:
         raise KeyboardInterrupt
     if not trainer.is_global_zero:
         return
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
     metrics["time/train_s"] = timer.time_elapsed("train") - timer.time_elapsed("validate")
-    save_network(module.net, stored.checkpoint, about=describe(experiment, key=stored.key, seed=seed, without=without))
+    save_network(
+        module.net,
+        stored.checkpoint,
+        about=describe(experiment, key=stored.key, seed=seed, without=without),
+    )
     write_json(folder / "metrics.json", plain_metrics(metrics))
     resume.unlink(missing_ok=True)
 
@@ -174,7 +185,9 @@ def _callbacks(
     names = " ".join(experiment.data.class_names[c] for c in without)
     what = f"training {experiment.model_name} {config['regularizer']['name']}"
     callbacks: list[Any] = [
-        ModelCheckpoint(folder, filename="resume", save_weights_only=False, enable_version_counter=False),
+        ModelCheckpoint(
+            folder, filename="resume", save_weights_only=False, enable_version_counter=False
+        ),
         Status(folder / "status.json", what=what + (f" without {names}" if names else "")),
     ]
     if config["regularizer"]["penalty"]:

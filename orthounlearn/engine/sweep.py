@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from typing import Any
 from orthounlearn.config.build import command_line_overrides, compose_job
 from orthounlearn.data.splits import resolve_forget
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.engine.store import stored_model
+from orthounlearn.engine.progress import SweepProgress
+from orthounlearn.engine.store import StoredModel, stored_model
 from orthounlearn.engine.unlearn import open_request
 from orthounlearn.errors import UsageError
-from orthounlearn.engine.progress import SweepProgress
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Phase:
         return sum(not done() for _, done in self.cells)
 
 
-def sweep(experiment: Experiment, report: Callable[..., None]) -> None:
+def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
     """Run what is missing of the configured table, then report it.
 
     Originals come first, then retrained networks, then the other methods: so no two processes of
@@ -103,11 +104,10 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
             cell = replace(experiment, config=config)
             if job == "train":
                 stored = stored_model(cell, seed=config["seed"])
-                found.append((stored.folder, lambda stored=stored: stored.is_trained))
+                found.append((stored.folder, partial(_is_trained, stored)))
             else:
-                request = open_request(cell)
-                folder = request.folder
-                found.append((folder, lambda folder=folder: (folder / "metrics.json").exists()))
+                folder = open_request(cell).folder
+                found.append((folder, (folder / "metrics.json").exists))
         return found
 
     grids = [
@@ -115,7 +115,15 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
         ("retrained models", "unlearn", {**requests, "method": ["retrain"]}),
         ("unlearning methods", "unlearn", {**requests, "method": others}),
     ]
-    return [Phase(title, job, grid, cells(job, grid)) for title, job, grid in grids if all(grid.values())]
+    return [
+        Phase(title, job, grid, cells(job, grid))
+        for title, job, grid in grids
+        if all(grid.values())
+    ]
+
+
+def _is_trained(stored: StoredModel) -> bool:
+    return stored.is_trained
 
 
 _REFERENCE = ["metrics.reference=train"]

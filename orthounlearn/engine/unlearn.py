@@ -111,7 +111,9 @@ def open_request(experiment: Experiment) -> Request:
     if config["checkpoint"]:
         path = Path(config["checkpoint"])
         if not path.is_file():
-            raise UsageError(f"Expected checkpoint to be a file, but there is no {path.absolute()}.")
+            raise UsageError(
+                f"Expected checkpoint to be a file, but there is no {path.absolute()}."
+            )
         origin = file_digest(path)
     else:
         origin = stored_model(experiment, seed=config["seed"]).key
@@ -272,7 +274,10 @@ def _retrained(request: Request) -> Reference | None:
         ensure_trained(experiment, without=request.splits.forget, seed=experiment.config["seed"])
     reference = _reference(request, without=request.splits.forget)
     if reference is None:
-        _log.info("No retrained model is stored, so nothing is compared with it (metrics.reference=train trains one).")
+        _log.info(
+            "No retrained model is stored, so nothing is compared with it "
+            "(metrics.reference=train trains one)."
+        )
     return reference
 
 
@@ -293,7 +298,7 @@ def _identity(request: Request) -> dict[str, Any]:
 
 
 def _send_to_loggers(request: Request, metrics: dict[str, float]) -> None:
-    finite = {key: value for key, value in metrics.items() if value == value}  # noqa: PLR0124 - nan
+    finite = {key: value for key, value in metrics.items() if value == value}
     for logger in request.experiment.loggers(request.folder):
         logger.log_hyperparams(request.experiment.config)
         logger.log_metrics(finite)

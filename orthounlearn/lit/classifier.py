@@ -119,7 +119,7 @@ class LitClassifier(LightningModule):
         self.log("val/acc", self.val_accuracy, batch_size=len(labels))
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's union of forms
-        """Build the optimiser (no decay on biases and norms) and a scheduler that steps per batch."""
+        """Build the optimiser (no decay on biases and norms) and a scheduler for every step."""
         optimizer = self._optimizer(parameter_groups(self.net))
         if self._scheduler is None:
             return optimizer

@@ -1,4 +1,4 @@
-"""The training loop of a loss method, run by its own Trainer so that the outer one is not rebound."""
+"""The training loop of a loss method, in a Trainer of its own: an outer one is not rebound."""
 
 from collections.abc import Iterable, Mapping
 
@@ -74,6 +74,6 @@ def fit_loss_method(
     transform: BatchTransform,
     seed: int,
 ) -> None:
-    """Minimise the method's loss in place; the longest set defines the epoch, shorter ones cycle."""
+    """Minimise the method's loss in place; the longest set is the epoch, shorter ones cycle."""
     module = LitLossMethod(net, method, transform=transform, seed=seed)
     trainer.fit(module, CombinedLoader(dict(loaders), mode="max_size_cycle"))

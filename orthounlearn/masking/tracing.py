@@ -278,7 +278,7 @@ class _Graph:
 
     def _channels(self, layer: str) -> int:
         module = self._modules[layer]
-        return module.out_channels if isinstance(module, nn.Conv2d) else int(module.num_features)  # type: ignore[arg-type]
+        return module.out_channels if isinstance(module, nn.Conv2d) else int(module.num_features)
 
     def conv_sites(self) -> list[Site]:
         """Return one site for each layer on its own."""

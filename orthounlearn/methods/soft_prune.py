@@ -73,7 +73,7 @@ class SoftPrune(UnlearningMethod):
         self._attenuation = Attenuation(net, chosen, norm_handling=self.norm_handling)
         self._chosen = chosen
         self._statistics = statistics
-        self._single = {
+        self._single: dict[tuple[int, ...], list[Tensor]] = {
             (label,): self._attenuation.shape(self.factors(statistics, chosen, (label,)))
             for label in range(context.num_classes)
         }

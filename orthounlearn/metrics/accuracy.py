@@ -18,7 +18,8 @@ def per_class_accuracy(logits_NK: NDArray[np.floating], labels_N: Ints) -> Float
     num_classes = logits_NK.shape[1]
     right = np.bincount(labels_N[logits_NK.argmax(1) == labels_N], minlength=num_classes)
     count = np.bincount(labels_N, minlength=num_classes)
-    return np.divide(right, count, out=np.full(num_classes, np.nan), where=count > 0)
+    shares: Floats = np.full(num_classes, np.nan)
+    return np.divide(right, count, out=shares, where=count > 0)
 
 
 def prediction_histogram(logits_NK: NDArray[np.floating]) -> Floats:

@@ -74,5 +74,11 @@ def figure(key: str) -> Figure:
             return entry
     if key.endswith("_gap"):
         base = figure(key.removesuffix("_gap"))
-        return Figure(key, f"Δ {base.heading}", base.unit, "low", f"{base.formula}; minus the retrained model's")
+        return Figure(
+            key,
+            f"Δ {base.heading}",
+            base.unit,
+            "low",
+            f"{base.formula}; minus the retrained model's",
+        )
     raise KeyError(key)

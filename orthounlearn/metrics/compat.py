@@ -5,6 +5,8 @@ against test images, and then asked about the forgotten images. A retrained netw
 logit both get the best score, so they are no evidence.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
@@ -36,7 +38,7 @@ def salun_efficacy(
         forget_train: Logits and labels of D_f.
         seed: Of the draw.
     """
-    features = {
+    features: dict[str, Callable[[NDArray[np.floating], Ints], Floats]] = {
         "correctness": scores.correctness,
         "confidence": lambda z, y: np.exp(scores.confidence(z, y)),
         "entropy": lambda z, y: -scores.entropy(z, y),

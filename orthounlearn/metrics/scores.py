@@ -28,7 +28,8 @@ def log_rest(logits_NK: NDArray[np.floating]) -> Floats:
 
 def correctness(logits_NK: NDArray[np.floating], labels_N: Ints) -> Floats:
     """Return 1 where the argmax is the label, else 0."""
-    return (logits_NK.argmax(1) == labels_N).astype(np.float64)
+    right: Floats = (logits_NK.argmax(1) == labels_N).astype(np.float64)
+    return right
 
 
 def confidence(logits_NK: NDArray[np.floating], labels_N: Ints) -> Floats:

@@ -43,11 +43,14 @@ def audit(
     values = {f"acc/{split}": accuracy.micro_accuracy(*outputs[split]) for split in AUDITED}
     for split in ("forget_train", "forget_test", "retain_test"):
         values[f"loss/{split}"] = accuracy.negative_log_likelihood(*outputs[split])
-    test = [
-        np.concatenate(pair)
-        for pair in zip(outputs["forget_test"], outputs["retain_test"], strict=True)
-    ]
-    values["acc/test_all"] = accuracy.micro_accuracy(test[0], test[1])
+    (forget_logits, forget_labels), (retain_logits, retain_labels) = (
+        outputs["forget_test"],
+        outputs["retain_test"],
+    )
+    values["acc/test_all"] = accuracy.micro_accuracy(
+        np.concatenate([forget_logits, retain_logits]),
+        np.concatenate([forget_labels, retain_labels]),
+    )
     values["ece/retain_test"] = accuracy.expected_calibration_error(*outputs["retain_test"])
     by_class = accuracy.per_class_accuracy(*outputs["retain_test"])
     for label, name in enumerate(class_names):

@@ -14,9 +14,9 @@ def select_convolutions(net: nn.Module, layers: str | Sequence[str]) -> dict[str
     Args:
         net: Any network.
         layers: "spatial": all with kernels larger than 1×1 but the first (its few input channels
-            make orthogonality infeasible, and OCNN reports instability there); "all" of any size; or names,
-            with `*` and `?`. Grouped and depthwise convolutions are left out of the first two:
-            their rows do not share inputs, so they are orthogonal already.
+            make orthogonality infeasible, and OCNN reports instability there); "all" of any size;
+            or names, with `*` and `?`. Grouped and depthwise convolutions are left out of the
+            first two: their rows do not share inputs, so they are orthogonal already.
 
     Raises:
         UsageError: Nothing matches; lists what there is.
@@ -30,9 +30,7 @@ def select_convolutions(net: nn.Module, layers: str | Sequence[str]) -> dict[str
         chosen = {n: c for n, c in dense.items() if n != first and max(c.kernel_size) > 1}
     else:
         patterns = [layers] if isinstance(layers, str) else list(layers)
-        chosen = {
-            n: c for n, c in convolutions.items() if any(fnmatchcase(n, p) for p in patterns)
-        }
+        chosen = {n: c for n, c in convolutions.items() if any(fnmatchcase(n, p) for p in patterns)}
     if not chosen:
         raise UsageError(
             f"Expected regularizer.penalty.layers to be spatial, all or names, but {layers!r} "

@@ -36,7 +36,9 @@ class Penalty(nn.Module):
         super().__init__()
         starts = [pair[0] for pair in schedule]
         if weight < 0:
-            raise UsageError(f"Expected regularizer.penalty.weight of at least 0, but got {weight}.")
+            raise UsageError(
+                f"Expected regularizer.penalty.weight of at least 0, but got {weight}."
+            )
         if not starts or starts[0] != 0 or starts != sorted(set(starts)):
             raise UsageError(
                 "Expected regularizer.penalty.schedule to be pairs [share, factor] with shares "

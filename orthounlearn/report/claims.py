@@ -41,7 +41,9 @@ CLAIMS = (
 )  # fmt: skip
 
 
-def claim_lines(rows: Sequence[Row], *, method: str = "soft_prune") -> list[tuple[str, str, str, str]]:
+def claim_lines(
+    rows: Sequence[Row], *, method: str = "soft_prune"
+) -> list[tuple[str, str, str, str]]:
     """Return (claimed, source, measured, note), measured over originals trained orthogonally.
 
     Args:

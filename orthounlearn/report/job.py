@@ -43,7 +43,9 @@ def report(
         console.print(f"left out: {problem}", style="yellow", highlight=False)
     if not found:
         raise UsageError(
-            f"Expected finished runs below {root}" + (f" on {data}" if data else "") + ", but there "
+            f"Expected finished runs below {root}"
+            + (f" on {data}" if data else "")
+            + ", but there "
             "are none. Make some with `orthounlearn unlearn` or `orthounlearn sweep`."
         )
     rows = make_rows(found)

@@ -68,7 +68,9 @@ def _cells(runs: Sequence[Run]) -> dict[str, Cell]:
         values = [run.metrics[key] for run in runs if key in run.metrics]
         targets = [run.retrained[key] for run in runs if key in run.retrained]
         low, high = interval(values)
-        cells[key] = Cell(fmean(values), low, high, len(values), fmean(targets) if targets else None)
+        cells[key] = Cell(
+            fmean(values), low, high, len(values), fmean(targets) if targets else None
+        )
     return cells
 
 

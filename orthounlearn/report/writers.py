@@ -20,7 +20,9 @@ LEGEND = (
 )
 
 
-def to_json(rows: Sequence[Row], *, command: str | None, environment: dict[str, Any]) -> dict[str, Any]:
+def to_json(
+    rows: Sequence[Row], *, command: str | None, environment: dict[str, Any]
+) -> dict[str, Any]:
     """Return the whole table: every figure of every row."""
     return {
         "command": command,
@@ -42,7 +44,9 @@ def to_csv(rows: Sequence[Row]) -> str:
     """Return one line per row and figure, at full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["data", "model", "regularizer", "method", "metric", "mean", "low", "high", "n", "target"])
+    writer.writerow(
+        ["data", "model", "regularizer", "method", "metric", "mean", "low", "high", "n", "target"]
+    )
     for row in rows:
         for key, cell in row.metrics.items():
             writer.writerow(
@@ -82,7 +86,10 @@ def to_markdown(rows: Sequence[Row], *, command: str | None, environment: dict[s
 
 def to_latex(rows: Sequence[Row], *, command: str | None) -> str:
     """Return the chosen columns with booktabs rules."""
-    lines = [f"% {command}" if command else "% orthounlearn report", r"% needs \usepackage{booktabs}"]
+    lines = [
+        f"% {command}" if command else "% orthounlearn report",
+        r"% needs \usepackage{booktabs}",
+    ]
     lines += [r"\begin{tabular}{l" + "r" * len(COLUMNS) + "}", r"\toprule"]
     lines.append(" & ".join(["Method", *(_latex(heading(key)) for key in COLUMNS)]) + r" \\")
     for title, group in _groups(rows):
@@ -117,7 +124,11 @@ def _numbers(row: Row) -> list[str]:
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        loss = "no orthogonal loss" if row.regularizer == "none" else f"orthogonal loss: {row.regularizer}"
+        loss = (
+            "no orthogonal loss"
+            if row.regularizer == "none"
+            else f"orthogonal loss: {row.regularizer}"
+        )
         groups.setdefault(f"{row.data}, {row.model}, {loss}", []).append(row)
     return list(groups.items())
 
@@ -125,14 +136,18 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 def _markdown_table(cells: Sequence[Sequence[str]]) -> list[str]:
     escaped = [[cell.replace("|", r"\|") for cell in line] for line in cells]
     widths = [max(len(line[i]) for line in escaped) for i in range(len(escaped[0]))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in escaped]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
+        for line in escaped
+    ]
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "→": r"$\to$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "Δ": r"$\Delta$",
+    "±": r"$\pm$", "→": r"$\to$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--",
+    "Δ": r"$\Delta$",
 }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ class Orthogonality(Callback):
         """Add the term to the loss of a fit."""
         if stage != "fit":
             return
-        module = cast(LitClassifier, pl_module)
+        module = cast("LitClassifier", pl_module)
 
         def term(net: nn.Module) -> Tensor:
             progress = trainer.global_step / max(1, int(trainer.estimated_stepping_batches))
@@ -38,9 +38,9 @@ class Orthogonality(Callback):
 
         module.register_term("orthogonality", term)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Log ‖G − I‖² of every penalised kernel and their sum."""
-        module = cast(LitClassifier, pl_module)
+        module = cast("LitClassifier", pl_module)
         with torch.no_grad():
             errors = {
                 name: gram_error(weight)
@@ -53,4 +53,4 @@ class Orthogonality(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
         """Remove the term."""
         if stage == "fit":
-            cast(LitClassifier, pl_module).remove_term("orthogonality")
+            cast("LitClassifier", pl_module).remove_term("orthogonality")

@@ -25,4 +25,4 @@ class UnlearnOnFitEnd(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the request once, on the first rank."""
         if trainer.is_global_zero:
-            self.request(cast(LitClassifier, pl_module).net)
+            self.request(cast("LitClassifier", pl_module).net)

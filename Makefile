@@ -1,0 +1,82 @@
+# One command makes the table, one runs the tests; both install what they need when it is missing.
+.DEFAULT_GOAL := help
+.PHONY: help install check format lint typecheck imports test test-slow train unlearn sweep \
+	reproduce-table report bench clean
+
+# ---- what may be set: make reproduce-table DATA=cifar10 MODELS=resnet18 SEEDS=0,1 ----------------
+DATA ?= digits
+PRESET ?= cpu
+JOBS ?= 2
+ARGS ?=
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+VENV := .venv
+STAMP := $(VENV)/.installed
+RUN := $(VENV)/bin/orthounlearn
+comma := ,
+
+# Lists become Hydra lists; METHODS may also be the name of a file in conf/methods.
+AXES = $(if $(MODELS),'table.models=[$(MODELS)]') $(if $(REGULARIZERS),'table.regularizers=[$(REGULARIZERS)]') \
+	$(if $(FORGET),'table.forget=[$(FORGET)]') $(if $(SEEDS),'table.seeds=[$(SEEDS)]') \
+	$(if $(METHODS),$(if $(wildcard conf/methods/$(METHODS).yaml),methods=$(METHODS),'table.methods=[$(METHODS)]'))
+
+help:  ## Show this list
+	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [VARIABLE=VALUE ...]\n"} \
+	  /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: DATA=$(DATA) PRESET=$(PRESET) JOBS=$(JOBS) ARGS='Hydra overrides'; for tables also"
+	@echo "MODELS=resnet18,vgg16  REGULARIZERS=none,so  METHODS=core or names  FORGET=cat,[dog,ship]  SEEDS=0,1"
+
+install: $(STAMP)  ## Make .venv with everything (once)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+reproduce-table: $(STAMP)  ## Train, unlearn and compare everything that is missing; print the table
+	$(RUN) sweep experiment=$(DATA)_$(PRESET) table.jobs=$(JOBS) $(AXES) $(ARGS)
+
+train: $(STAMP)  ## Train one original model: make train ARGS='model=vgg16 regularizer=so'
+	$(RUN) train data=$(DATA) $(ARGS)
+
+unlearn: $(STAMP)  ## Forget a class: make unlearn ARGS='forget=3 method=soft_prune'
+	$(RUN) unlearn data=$(DATA) $(ARGS)
+
+sweep: $(STAMP)  ## Hydra multirun of unlearn: make sweep ARGS='forget=3,8 method=soft_prune,fine_tune'
+	$(RUN) unlearn -m data=$(DATA) $(ARGS)
+
+report: $(STAMP)  ## Table of all finished runs
+	$(RUN) report $(ARGS)
+
+test: $(STAMP)  ## Run the tests (on real CIFAR-10 too where ORTHOUNLEARN_DATA names a folder that has it)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadscope $(ARGS)
+
+test-slow: $(STAMP)  ## Run the tests with the long ones
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadscope --runslow $(ARGS)
+
+lint: $(STAMP)  ## ruff, codespell
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/codespell orthounlearn conf tests docs bench README.md CONTRIBUTING.md CHANGELOG.md
+
+format: $(STAMP)  ## Let ruff put code into shape
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+typecheck: $(STAMP)  ## mypy --strict
+	$(VENV)/bin/mypy
+
+imports: $(STAMP)  ## The contract between the layers
+	$(VENV)/bin/lint-imports
+
+check: lint typecheck imports test  ## Everything that must be green before a commit
+
+bench: $(STAMP)  ## Speed, as ratios of two things in one run
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m bench $(ARGS)
+
+clean:  ## Remove caches and .venv; runs/ and data-cache/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
