@@ -31,6 +31,7 @@ jobs
   evaluate   audit a checkpoint that was unlearned elsewhere
   sweep      train, unlearn and compare over models, methods, classes and seeds; print the table
   report     print and write the table of finished runs
+  tune       search a method's settings on validation images; later jobs use what it finds
 
 examples
   orthounlearn unlearn forget=3                                     # digits, soft pruning
@@ -115,6 +116,14 @@ def sweep(config: DictConfig) -> None:
     job(_experiment(config), report=table)
 
 
+@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="tune")
+def tune(config: DictConfig) -> None:
+    """Search a method's settings on validation images."""
+    from orthounlearn.engine.tune import tune as job
+
+    _say(f"Written: {job(_experiment(config), tuned_dir=Path(CONF_DIR) / 'method' / 'tuned')}")
+
+
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="report")
 def report(config: DictConfig) -> None:
     """Print and write the table of finished runs."""
@@ -152,6 +161,7 @@ JOBS: dict[str, Callable[[], Any]] = {
     "evaluate": evaluate,
     "sweep": sweep,
     "report": report,
+    "tune": tune,
 }
 
 

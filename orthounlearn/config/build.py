@@ -14,6 +14,9 @@ from orthounlearn.errors import UsageError
 
 T = TypeVar("T")
 
+NOTES = ("name", "search", "tuned")
+"""Keys of a node that are for people and tools, not for its target (unless it asks for them)."""
+
 
 def plain(node: DictConfig) -> dict[str, Any]:
     """Return a config as resolved plain dicts and lists.
@@ -68,7 +71,7 @@ def _target_problems(node: Mapping[str, Any], path: str) -> list[str]:
     except UsageError as error:
         return [f"{path}: {error}"]
     signature = inspect.signature(target)
-    given = [key for key in node if not key.startswith("_") and key != "name"]
+    given = [key for key in node if not key.startswith("_") and key not in NOTES]
     if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
         return []
     valid = list(signature.parameters)
@@ -100,19 +103,15 @@ def locate(target: str) -> Callable[..., Any]:
 
 
 def build(node: Mapping[str, Any], expected: type[T] | None = None, **extra: Any) -> T:  # noqa: ANN401
-    """Instantiate a node. `name` is a label for people unless the target asks for it.
+    """Instantiate a node, without its notes.
 
     Args:
         node: With `_target_`, its options, and perhaps `_partial_`.
         expected: The class of the result, for the type checker and the reader.
         **extra: Options known only at run time. They win over those of the node.
     """
-    options = dict(node)
-    if (
-        "name" in options
-        and "name" not in inspect.signature(locate(options["_target_"])).parameters
-    ):
-        del options["name"]
+    asked = inspect.signature(locate(str(node["_target_"]))).parameters
+    options = {key: node[key] for key in node if key not in NOTES or key in asked}
     built = instantiate(options, _convert_="all", **extra)
     if expected is not None and not isinstance(built, expected):
         raise UsageError(

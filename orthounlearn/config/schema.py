@@ -77,6 +77,16 @@ class TableConfig:
 
 
 @dataclass
+class TuneConfig:
+    """What `tune` tries each setting on, and how many settings it tries."""
+
+    trials: int = 16
+    models: list[str] = MISSING
+    regularizers: list[str] = MISSING
+    forget: list[Any] = MISSING
+
+
+@dataclass
 class Config:
     """What `train`, `unlearn`, `evaluate` and `sweep` are told."""
 
@@ -93,6 +103,7 @@ class Config:
     metrics: MetricsConfig = MISSING
     paths: PathsConfig = MISSING
     table: TableConfig | None = None
+    tune: TuneConfig | None = None
     forget: Any = None
     seed: int = 0
     checkpoint: str | None = None

@@ -57,6 +57,13 @@ def carry_out(method: UnlearningMethod, net: nn.Module, context: RequestContext)
     return Timed(unlearned, prepare_s, took)
 
 
+def run_once(method: UnlearningMethod, net: nn.Module, context: RequestContext) -> nn.Module:
+    """Prepare a method and run its request without taking the time."""
+    with context.preparing():
+        method.prepare(net, context)
+    return method.unlearn(net, context)
+
+
 def _run(
     method: UnlearningMethod, net: nn.Module, context: RequestContext
 ) -> tuple[nn.Module, float]:

@@ -60,7 +60,7 @@ class Request:
                 "audit": AUDIT_VERSION,
                 "origin": self.origin,
                 "splits": self.splits.hash,
-                "method": config["method"],
+                "method": _settings(config["method"]),
                 "metrics": config["metrics"],
                 "seed": config["seed"],
                 "reference": self._reference_key(),
@@ -93,6 +93,11 @@ class Request:
     def is_done(self) -> bool:
         """Whether the run is complete; metrics.json is written last."""
         return (self.folder / "metrics.json").exists()
+
+
+def _settings(method: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return what decides the result: how values were chosen (`tuned`, `search`) does not."""
+    return method and {k: v for k, v in method.items() if k not in ("search", "tuned")}
 
 
 def open_request(experiment: Experiment) -> Request:
