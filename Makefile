@@ -1,7 +1,7 @@
 # One command makes the table, one runs the tests; both install what they need when it is missing.
 .DEFAULT_GOAL := help
 .PHONY: help install check format lint typecheck imports test test-slow train unlearn sweep \
-	reproduce-table report bench clean
+	reproduce-table tune report bench clean
 
 # ---- what may be set: make reproduce-table DATA=cifar10 MODELS=resnet18 SEEDS=0,1 ----------------
 DATA ?= digits
@@ -47,6 +47,10 @@ unlearn: $(STAMP)  ## Forget a class: make unlearn ARGS='forget=3 method=soft_pr
 
 sweep: $(STAMP)  ## Hydra multirun of unlearn: make sweep ARGS='forget=3,8 method=soft_prune,fine_tune'
 	$(RUN) unlearn -m data=$(DATA) $(ARGS)
+
+tune: $(STAMP)  ## Choose a method's settings on validation images: make tune METHODS=soft_prune
+	set -e; for method in $(subst $(comma), ,$(METHODS)); do \
+	  $(RUN) tune experiment=$(DATA)_$(PRESET) method=$$method $(ARGS); done
 
 report: $(STAMP)  ## Table of all finished runs
 	$(RUN) report $(ARGS)

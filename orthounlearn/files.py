@@ -18,6 +18,7 @@ _HINTS = {
     errno.EACCES: "no permission to write there: choose another folder or change its owner",
     errno.EPERM: "no permission to write there: choose another folder or change its owner",
     errno.EROFS: "that file system is read-only: choose another folder",
+    errno.EEXIST: "part of that path is a file, not a folder: choose another folder",
     errno.ENOTDIR: "part of that path is a file, not a folder: choose another folder",
 }
 

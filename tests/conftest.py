@@ -1,6 +1,25 @@
 """Options and fixtures shared by all tests."""
 
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from orthounlearn.cli import CONF_DIR
+from orthounlearn.config import resolvers, schema
+from orthounlearn.config.build import compose_job
+from orthounlearn.engine.experiment import Experiment, open_experiment
+
+# What a user may have exported must not change what is tested.
+for name in ("ORTHOUNLEARN_RUNS", "ORTHOUNLEARN_CACHE", "HYDRA_FULL_ERROR"):
+    os.environ.pop(name, None)
+
+SMALL = ("experiment=digits_cpu", "model.width=4", "recipe.epochs=2", "logger=none")
+"""A recipe of two seconds on real digits; good enough to have something to forget."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -8,8 +27,57 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--runslow"):
-        return
     for item in items:
-        if "slow" in item.keywords:
+        if "slow" in item.keywords and not config.getoption("--runslow"):
             item.add_marker(pytest.mark.skip(reason="slow: give --runslow"))
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One image cache for all worker processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "data-cache"
+
+
+@pytest.fixture
+def open_job(cache_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Experiment]]:
+    """Return a function that opens a job's experiment, as its command line would."""
+    yield from _opener(cache_dir, tmp_path / "runs")
+
+
+@pytest.fixture(scope="module")
+def open_shared(
+    cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Experiment]]:
+    """Return what `open_job` returns, for one runs folder that a whole file shares."""
+    yield from _opener(cache_dir, tmp_path_factory.mktemp("shared") / "runs")
+
+
+def _opener(cache_dir: Path, runs: Path) -> Iterator[Callable[..., Experiment]]:
+    schema.register()
+    resolvers.register()
+
+    def open_(*overrides: str, job: str = "unlearn") -> Experiment:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(CONF_DIR, version_base="1.3"):
+            folders = [f"paths.cache={cache_dir}", f"paths.runs={runs}"]
+            return open_experiment(compose_job(job, [*SMALL, *folders, *overrides]))
+
+    yield open_
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def cifar10_root() -> Path:
+    """The folder with the real CIFAR-10; the test is skipped where there is none."""
+    root = os.environ.get("ORTHOUNLEARN_DATA")
+    if not root or not (Path(root) / "cifar10").is_dir():
+        pytest.skip("ORTHOUNLEARN_DATA names no folder with cifar10 in it")
+    return Path(root)

@@ -134,10 +134,15 @@ def compose_job(job: str, overrides: list[str]) -> dict[str, Any]:
     return plain(compose(job, overrides=overrides))
 
 
+def chosen_experiment() -> str:
+    """Return the name of the running job's experiment, or ""."""
+    return str(HydraConfig.get().runtime.choices.get("experiment") or "")
+
+
 def command_line_overrides() -> list[str]:
     """Return the overrides that start another job with the running job's configuration."""
     overrides = [str(override) for override in HydraConfig.get().overrides.task]
-    experiment = HydraConfig.get().runtime.choices.get("experiment")
+    experiment = chosen_experiment()
     if experiment and not any(override.startswith("experiment=") for override in overrides):
         overrides.insert(0, f"experiment={experiment}")  # the default of `sweep` is not theirs
     return overrides

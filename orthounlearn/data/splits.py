@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,7 @@ class Splits:
             UsageError: The file is missing or damaged.
         """
         try:
-            with np.load(path) as stored:
+            with path.open("rb") as file, np.load(file) as stored:
                 splits = cls(
                     **{name: stored[name] for name in SPLIT_NAMES},
                     forget=tuple(int(c) for c in stored["forget"]),
@@ -90,7 +91,7 @@ class Splits:
                     val_fraction=float(stored["val_fraction"]),
                 )
                 intact = str(stored["hash"]) == splits.hash
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise UsageError(
                 f"Expected splits in {path}, but cannot read them ({error})."
             ) from error
@@ -198,7 +199,7 @@ def resolve_forget(forget: Any, class_names: Sequence[str]) -> tuple[int, ...]: 
     valid = ", ".join(f"{index} ({name})" for index, name in enumerate(class_names[:20]))
     if len(class_names) > 20:
         valid += f", … {len(class_names) - 1} ({class_names[-1]})"
-    entries = [] if forget is None else [forget] if isinstance(forget, (str, int)) else list(forget)
+    entries = [] if forget is None else list(forget) if isinstance(forget, (list, tuple)) else [forget]
     if not entries:
         raise UsageError(
             f"Expected forget=CLASS or forget=[CLASS,…], but got none. Valid: {valid}."

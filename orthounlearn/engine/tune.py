@@ -14,7 +14,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from torch import nn
 
-from orthounlearn.config.build import build, command_line_overrides, compose_job
+from orthounlearn.config.build import (
+    build,
+    chosen_experiment,
+    command_line_overrides,
+    compose_job,
+)
 from orthounlearn.data.splits import Splits, resolve_forget
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
@@ -61,7 +66,8 @@ def tune(experiment: Experiment, *, tuned_dir: Path) -> Path:
 
     Args:
         experiment: With `method` (and its `search`) and `tune`.
-        tuned_dir: The values go to `tuned_dir/DATA/METHOD.yaml`, which the jobs read.
+        tuned_dir: The values go to `tuned_dir/EXPERIMENT/METHOD.yaml`, which the jobs read; so do
+            options of the method that were set by hand.
 
     Returns:
         The written file.
@@ -181,14 +187,14 @@ def _write(
 ) -> Path:
     name = experiment.config["method"]["name"]
     best: dict[str, Any] = {}
-    for key, value in study.best_params.items():
+    for key, value in {**_set_by_hand(experiment), **study.best_params}.items():
         node = best
         *parents, leaf = key.split(".")
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = float(f"{value:.4g}") if isinstance(value, float) else value
     best["tuned"] = {
-        "command": f"orthounlearn tune {' '.join(command_line_overrides())} method={name}",
+        "command": f"orthounlearn tune {' '.join(command_line_overrides())}",
         "split": " + ".join(SPLITS),
         "trials": sum(t.state.is_finished() for t in study.trials),
         "objective": round(study.best_value, 4),
@@ -198,7 +204,20 @@ def _write(
             for c in cell.splits.forget
         ],
     }
-    path = tuned_dir / experiment.data.name / f"{name}.yaml"
+    path = tuned_dir / chosen_experiment() / f"{name}.yaml"
     header = "# @package method\n# Written by `orthounlearn tune`; see `tuned` for how.\n"
     write_text(path, header + yaml.safe_dump(best, sort_keys=False))
     return path
+
+
+def _set_by_hand(experiment: Experiment) -> dict[str, Any]:
+    """Return the options of the method that the command line set, by dotted key."""
+    found: dict[str, Any] = {}
+    for override in command_line_overrides():
+        key = override.lstrip("+").partition("=")[0]
+        if key.startswith("method."):
+            value: Any = experiment.config
+            for part in key.split("."):
+                value = value[part]
+            found[key.removeprefix("method.")] = value
+    return found

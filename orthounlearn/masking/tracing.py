@@ -206,6 +206,11 @@ class _Graph:
             for source, _ in node.next_functions
             if id(getattr(source, "variable", None)) in names
         }
+        for node, probes in self._probes.items():  # a BatchNorm without weights leaves no leaf
+            for name in probes:
+                module = self._modules[name]
+                if isinstance(module, _BatchNorm) and module.weight is None:
+                    owners[node] = name
         runs = Counter(owners.values())
         return {node: name for node, name in owners.items() if runs[name] == 1}
 
