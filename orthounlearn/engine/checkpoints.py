@@ -72,7 +72,7 @@ def _read(path: Path) -> dict[str, Any]:
         KeyError,
     ) as error:
         raise UsageError(
-            f"Cannot read the checkpoint {path}: {str(error).splitlines()[0]} Expected a .ckpt or "
+            f"Cannot read the checkpoint {path}: {_first_line(error)} Expected a .ckpt or "
             ".pt file with a state dict of tensors and plain values (it is read with "
             "weights_only=True), or a .safetensors file."
         ) from error
@@ -82,6 +82,10 @@ def _read(path: Path) -> dict[str, Any]:
             "net.state_dict() instead of the network."
         )
     return stored
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), f"{type(error).__name__}.")
 
 
 def _strip_prefix(state: Mapping[str, Any], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -56,6 +56,7 @@ class LitClassifier(LightningModule):
         self._seed = seed
         self._terms: dict[str, Term] = {}
         self._generator: torch.Generator | None = None
+        self._last_loss = torch.zeros(())
 
     def register_term(self, name: str, term: Term) -> None:
         """Add a term to the training loss, logged as `train/NAME`."""
@@ -102,13 +103,22 @@ class LitClassifier(LightningModule):
             value = term(self.net)
             self.log(f"train/{name}", value.detach(), on_step=False, on_epoch=True)
             loss = loss + value
-        if batch_idx % _NAN_CHECK_EVERY == 0 and not torch.isfinite(loss):
-            raise UsageError(
-                f"Training diverged: the loss is {loss.item()} in epoch {self.current_epoch}, "
-                f"step {batch_idx}. Expected a finite value; lower the learning rate or the "
-                "weight of the regulariser, or look for damaged images."
-            )
+        if batch_idx % _NAN_CHECK_EVERY == 0:
+            self._require_finite(loss)
+        self._last_loss = loss.detach()
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse to go on from, or to store, a network whose loss is not finite."""
+        self._require_finite(self._last_loss)
+
+    def _require_finite(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise UsageError(
+                f"Training diverged: the loss is {loss.item()} in epoch {self.current_epoch}. "
+                "Expected a finite value; lower the learning rate or the weight of the "
+                "regulariser, or look for damaged images."
+            )
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:  # noqa: ARG002
         """Log the loss and the accuracy on the validation split."""

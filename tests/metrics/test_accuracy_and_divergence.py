@@ -1,0 +1,94 @@
+"""Utility and distances against torchmetrics, scipy and hand-computed values."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import jensenshannon
+from torch.nn import functional as F
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from orthounlearn.metrics import accuracy, divergence
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(200, 5)) * 3
+LABELS = RNG.integers(0, 5, 200)
+NONE, NO_LABELS = np.empty((0, 5)), np.empty(0, np.int64)
+
+
+def test_micro_accuracy_of_a_single_class_is_its_recall():
+    """Macro averages over absent classes are the field's favourite mistake."""
+    labels = np.full(200, 2)
+    expected = (LOGITS.argmax(1) == 2).mean()
+    assert accuracy.micro_accuracy(LOGITS, labels) == expected
+    assert accuracy.per_class_accuracy(LOGITS, labels)[2] == expected
+    assert np.isnan(accuracy.per_class_accuracy(LOGITS, labels)[[0, 1, 3, 4]]).all()
+
+
+def test_per_class_accuracies_average_to_the_micro_accuracy():
+    shares = np.bincount(LABELS) / len(LABELS)
+    total = (accuracy.per_class_accuracy(LOGITS, LABELS) * shares).sum()
+    assert total == pytest.approx(accuracy.micro_accuracy(LOGITS, LABELS))
+
+
+def test_histogram_counts_predictions():
+    found = accuracy.prediction_histogram(LOGITS)
+    assert found.sum() == pytest.approx(1)
+    assert found[3] == (LOGITS.argmax(1) == 3).mean()
+
+
+def test_loss_is_torchs_cross_entropy():
+    expected = F.cross_entropy(torch.from_numpy(LOGITS), torch.from_numpy(LABELS)).item()
+    assert accuracy.negative_log_likelihood(LOGITS, LABELS) == pytest.approx(expected)
+
+
+def test_calibration_error_is_torchmetrics():
+    expected = multiclass_calibration_error(
+        torch.from_numpy(LOGITS).softmax(1), torch.from_numpy(LABELS), num_classes=5, n_bins=15
+    ).item()
+    assert accuracy.expected_calibration_error(LOGITS, LABELS) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        accuracy.micro_accuracy,
+        accuracy.negative_log_likelihood,
+        accuracy.expected_calibration_error,
+        lambda z, _: divergence.kl(z, z),
+        lambda z, _: divergence.js(z, z),
+    ],
+)
+def test_empty_splits_are_undefined(figure):
+    assert np.isnan(figure(NONE, NO_LABELS))
+
+
+def test_kl_by_hand():
+    p = np.log([[0.5, 0.5], [0.9, 0.1]])
+    q = np.log([[0.25, 0.75], [0.5, 0.5]])
+    assert divergence.kl(p, q) == pytest.approx(0.25595, abs=1e-5)
+    assert divergence.kl(q, p) != pytest.approx(0.25595, abs=1e-2)
+    assert divergence.kl(p, p) == 0
+
+
+def test_kl_is_summed_over_classes_and_averaged_over_images():
+    other = RNG.normal(size=LOGITS.shape)
+    expected = F.kl_div(
+        torch.from_numpy(other).log_softmax(1),
+        torch.from_numpy(LOGITS).log_softmax(1),
+        log_target=True,
+        reduction="batchmean",
+    ).item()
+    assert divergence.kl(LOGITS, other) == pytest.approx(expected)
+
+
+def test_js_is_scipys_squared_distance_in_bits():
+    other = RNG.normal(size=LOGITS.shape)
+    p, q = (np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in (LOGITS, other))
+    expected = (jensenshannon(p, q, axis=1, base=2) ** 2).mean()
+    assert divergence.js(LOGITS, other) == pytest.approx(expected)
+    assert divergence.js(other, LOGITS) == pytest.approx(divergence.js(LOGITS, other))
+
+
+def test_routing_js_at_its_ends():
+    assert divergence.routing_js(np.array([1.0, 0]), np.array([0, 1.0])) == 1
+    assert divergence.routing_js(np.array([0.3, 0.7]), np.array([0.3, 0.7])) == 0

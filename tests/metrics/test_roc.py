@@ -1,0 +1,79 @@
+"""ROC figures against scikit-learn, scipy and known answers."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import mannwhitneyu
+from sklearn.metrics import roc_auc_score
+
+from orthounlearn.metrics import roc
+
+samples = arrays("float64", st.integers(1, 30), elements=st.integers(-5, 5).map(float))
+
+
+@given(samples, samples)
+def test_auc_is_the_mann_whitney_statistic(members: np.ndarray, others: np.ndarray):
+    u = mannwhitneyu(members, others).statistic
+    assert roc.auc(members, others) == pytest.approx(u / (len(members) * len(others)))
+
+
+@given(samples, samples)
+def test_turning_the_score_around_mirrors_auc_and_keeps_advantage(m: np.ndarray, o: np.ndarray):
+    area = roc.auc(m, o)
+    assert roc.auc(-m, -o) == pytest.approx(1 - area)
+    assert roc.advantage(area) == pytest.approx(roc.advantage(1 - area))
+
+
+def test_auc_at_the_ends():
+    high, low = np.array([2.0, 3.0]), np.array([0.0, 1.0])
+    assert (roc.auc(high, low), roc.auc(low, high), roc.auc(high, high)) == (1, 0, 0.5)
+    assert np.isnan(roc.auc(high, np.empty(0)))
+
+
+def test_auc_of_shifted_normals():
+    rng = np.random.default_rng(0)
+    members, others = rng.normal(1, 1, 4000), rng.normal(0, 1, 4000)
+    # P(X > Y) = Φ(1/√2) = 0.7602
+    assert roc.auc(members, others) == pytest.approx(0.7602, abs=0.02)
+
+
+def test_huge_scores_are_not_squashed():
+    """Log-likelihood ratios near 50 all become 1.0 in a float32 sigmoid."""
+    rng = np.random.default_rng(0)
+    members, others = rng.normal(54, 8, 500), rng.normal(50, 8, 500)
+    truth = np.repeat([1, 0], 500)
+    expected = roc_auc_score(truth, np.concatenate([members, others]))
+    assert roc.auc(members, others) == expected
+
+
+def test_tpr_counts_every_threshold():
+    others = np.arange(100.0)
+    assert roc.tpr_at_fpr(np.full(7, 99.5), others, 0.0) == 1
+    assert roc.tpr_at_fpr(np.full(7, 98.5), others, 0.0) == 0
+    assert roc.tpr_at_fpr(np.full(7, 98.5), others, 0.01) == 1
+
+
+@given(samples, samples)
+def test_tpr_rises_with_fpr(members: np.ndarray, others: np.ndarray):
+    values = [roc.tpr_at_fpr(members, others, alpha) for alpha in (0, 0.01, 0.1, 0.5, 1)]
+    assert values == sorted(values)
+    assert values[-1] == 1
+
+
+def test_false_positive_rates_that_cannot_be_resolved_are_undefined():
+    members, others = np.random.default_rng(0).normal(size=(2, 999))
+    assert np.isnan(roc.resolved_tpr(members, others, 0.01))  # 9.99 images
+    assert not np.isnan(roc.resolved_tpr(members, np.append(others, 0.0), 0.01))
+
+
+def test_balanced_accuracy_of_separated_and_equal_sides():
+    rng = np.random.default_rng(0)
+    low, high = rng.normal(0, 1, 200), rng.normal(20, 1, 200)
+    assert roc.balanced_accuracy(high, low) > 0.98
+    assert roc.balanced_accuracy(low, high) > 0.98  # the attacker turns the score around
+    same = [roc.balanced_accuracy(*rng.normal(size=(2, 100)), seed=s) for s in range(60)]
+    # A threshold chosen on the judged images would be optimistic by several points.
+    assert np.mean(same) == pytest.approx(0.5, abs=0.02)
+    assert np.isnan(roc.balanced_accuracy(low[:1], high))

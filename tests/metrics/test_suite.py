@@ -1,0 +1,107 @@
+"""The audit as a whole: positive and negative controls, composites, the catalog."""
+
+import numpy as np
+import pytest
+
+from orthounlearn.metrics.catalog import CATALOG, figure
+from orthounlearn.metrics.suite import (
+    AUDITED,
+    Outputs,
+    against_original,
+    against_retrained,
+    audit,
+)
+
+NAMES = ("a", "b", "c", "d")
+
+
+def outputs(*, gain: float = 6.0, leak: float = 0.0, masked: bool = False, seed: int = 0) -> Outputs:
+    """A network that knows all classes; class 0 is the forgotten one."""
+    rng = np.random.default_rng(seed)
+    logits, labels = {}, {}
+    for split in AUDITED:
+        count = 300
+        truth = np.zeros(count, int) if split.startswith("forget") else rng.integers(1, 4, count)
+        z = rng.normal(size=(count, 4)) * 2
+        z[np.arange(count), truth] += gain + (leak if split == "forget_train" else 0)
+        if masked:
+            z[:, 0] = -1e4
+        logits[split], labels[split] = z.astype(np.float32), truth
+    return Outputs(logits, labels)
+
+
+def full(ours: Outputs, retrained: Outputs, original: Outputs) -> dict[str, float]:
+    values = audit(ours, forget=[0], class_names=NAMES)
+    values |= against_original(values, audit(original, forget=[0], class_names=NAMES))
+    theirs = audit(retrained, forget=[0], class_names=NAMES)
+    return values | against_retrained(ours, values, retrained, theirs)
+
+
+def test_every_figure_is_in_the_catalog():
+    values = full(outputs(leak=3), outputs(masked=True), outputs(leak=3))
+    for key in values:
+        assert figure(key).formula
+    with pytest.raises(KeyError):
+        figure("acc/unheard_of")
+
+
+def test_every_entry_of_the_catalog_is_used():
+    values = full(outputs(leak=3), outputs(masked=True), outputs(leak=3))
+    values |= {"time/prep_s": 0.0, "time/unlearn_s": 0.0}
+    used = {id(figure(key)) for key in values}
+    assert [entry.pattern for entry in CATALOG if id(entry) not in used] == []
+
+
+def test_the_retrained_network_against_itself_has_no_gap():
+    retrained = outputs(masked=True)
+    values = full(retrained, retrained, outputs(leak=3))
+    gaps = {k: v for k, v in values.items() if k.endswith("_gap") or k.startswith(("kl/", "js/"))}
+    assert all(value == 0 for value in gaps.values() if not np.isnan(value))
+    assert (values["tow"], values["avg_gap"], values["routing_js"]) == (1, 0, 0)
+
+
+def test_positive_and_negative_controls():
+    leaking = audit(outputs(leak=4), forget=[0], class_names=NAMES)
+    clean = audit(outputs(leak=0), forget=[0], class_names=NAMES)
+    assert leaking["mia/pop_margin/auc"] > 0.8
+    assert clean["mia/pop_margin/auc"] == pytest.approx(0.5, abs=0.07)
+
+
+def test_composites_by_hand():
+    ours, retrained = outputs(), outputs(masked=True)
+    values = full(ours, retrained, ours)
+    deltas = [values[f"acc/{s}_gap"] for s in ("forget_train", "retain_train", "retain_test")]
+    assert values["tow"] == pytest.approx(np.prod([1 - abs(d) for d in deltas]))
+    four = [*deltas, values["compat/salun_confidence_gap"]]
+    assert values["avg_gap"] == pytest.approx(np.mean(np.abs(four)))
+    assert values["retain_ratio"] == 1
+    assert values["acc/nearest_class_drop"] == 0
+
+
+def test_worst_class_drop_is_of_one_class():
+    original, ours = outputs(), outputs()
+    hit = ours.labels["retain_test"] == 2
+    ours.logits["retain_test"][hit] = 0
+    ours.logits["retain_test"][hit, 3] = 9
+    values = full(ours, outputs(masked=True), original)
+    before = audit(original, forget=[0], class_names=NAMES)["acc/retain_test_per_class/c"]
+    assert values["acc/nearest_class_drop"] == before
+
+
+def test_order_and_precision_change_nothing():
+    ours = outputs(leak=2)
+    order = np.random.default_rng(1).permutation(300)
+    turned = Outputs(
+        {name: z[order].astype(np.float64) for name, z in ours.logits.items()},
+        {name: y[order] for name, y in ours.labels.items()},
+    )
+    one, other = (audit(o, forget=[0], class_names=NAMES) for o in (ours, turned))
+    drawn = ("bacc", "/lr", "pop_lr", "compat")  # these draw halves, folds or sides
+    for key, value in one.items():
+        if not any(part in key for part in drawn) and not np.isnan(value):
+            assert other[key] == pytest.approx(value, abs=1e-9), key
+
+
+def test_the_same_seed_gives_the_same_audit():
+    one, other = (audit(outputs(leak=2), forget=[0], class_names=NAMES, seed=4) for _ in range(2))
+    assert {k: v for k, v in one.items() if v == v} == {k: v for k, v in other.items() if v == v}
