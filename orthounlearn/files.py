@@ -38,22 +38,37 @@ def writing(path: Path) -> Iterator[Path]:
     Raises:
         UsageError: There is no space or no permission.
     """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
+    with _explained(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
-        temporary.replace(path)
+        try:
+            yield temporary
+            temporary.chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, if they are missing.
+
+    Raises:
+        UsageError: There is no space or no permission, or a file is in the way.
+    """
+    with _explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno in _HINTS:
             raise UsageError(f"Cannot write {path}: {_HINTS[error.errno]}.") from error
         raise
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

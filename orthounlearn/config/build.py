@@ -122,11 +122,16 @@ def build(node: Mapping[str, Any], expected: type[T] | None = None, **extra: Any
 
 
 def accepted(node: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of `extra` that the target of `node` takes."""
+    """Return those of `extra` that the target of `node` names and the node leaves open.
+
+    Of a target that takes any option (`**kwargs`), such as torchvision's model builders, only
+    `num_classes` is assumed: what it passes on to is unknown, but that name is common to all.
+    """
     parameters = inspect.signature(locate(str(node["_target_"]))).parameters
+    names = set(parameters)
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return dict(extra)
-    return {key: value for key, value in extra.items() if key in parameters and key not in node}
+        names.add("num_classes")
+    return {key: value for key, value in extra.items() if key in names and key not in node}
 
 
 def compose_job(job: str, overrides: list[str]) -> dict[str, Any]:

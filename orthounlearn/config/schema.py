@@ -64,13 +64,16 @@ class PathsConfig:
 
 @dataclass
 class TableConfig:
-    """The axes of a comparison: every combination is one cell."""
+    """The axes of a comparison: every combination is one cell.
+
+    `forget` is a list of requests, each a class or a list of classes; "all" is every class alone.
+    """
 
     name: str = MISSING
     models: list[str] = MISSING
     regularizers: list[str] = MISSING
     methods: list[str] = MISSING
-    forget: list[Any] = MISSING
+    forget: Any = MISSING
     seeds: list[int] = MISSING
     jobs: int = 1
     launcher: str = "joblib"

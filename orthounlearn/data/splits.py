@@ -199,7 +199,9 @@ def resolve_forget(forget: Any, class_names: Sequence[str]) -> tuple[int, ...]: 
     valid = ", ".join(f"{index} ({name})" for index, name in enumerate(class_names[:20]))
     if len(class_names) > 20:
         valid += f", … {len(class_names) - 1} ({class_names[-1]})"
-    entries = [] if forget is None else list(forget) if isinstance(forget, (list, tuple)) else [forget]
+    entries = (
+        [] if forget is None else list(forget) if isinstance(forget, (list, tuple)) else [forget]
+    )
     if not entries:
         raise UsageError(
             f"Expected forget=CLASS or forget=[CLASS,…], but got none. Valid: {valid}."

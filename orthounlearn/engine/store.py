@@ -16,7 +16,7 @@ from torch import nn
 from orthounlearn.config.build import build
 from orthounlearn.engine.checkpoints import load_network, save_network
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
-from orthounlearn.files import read_json, write_json, write_text
+from orthounlearn.files import make_folder, read_json, write_json, write_text
 from orthounlearn.lit.callbacks import ImageSizes, Orthogonality, Status, UnlearnOnFitEnd
 from orthounlearn.lit.classifier import LitClassifier
 from orthounlearn.orthogonality.penalties import Penalty
@@ -106,7 +106,7 @@ def ensure_trained(
     stored = stored_model(experiment, without=without, seed=seed)
     if stored.is_trained:
         return stored
-    stored.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(stored.folder)
     with FileLock(stored.folder.with_suffix(".lock")):
         if not stored.is_trained:
             _train(experiment, stored, without=without, seed=seed, on_fit_end=on_fit_end)

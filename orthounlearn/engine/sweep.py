@@ -87,7 +87,8 @@ def jobs(table: dict[str, Any]) -> int:
 def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
     shared = command_line_overrides()
     names = experiment.data.class_names
-    forgets = [list(resolve_forget(entry, names)) for entry in table["forget"]]
+    wanted = range(len(names)) if table["forget"] == "all" else table["forget"]
+    forgets = [list(resolve_forget(entry, names)) for entry in wanted]
     networks = {
         "model": [str(model) for model in table["models"]],
         "regularizer": [str(regularizer) for regularizer in table["regularizers"]],

@@ -27,7 +27,7 @@ from orthounlearn.engine.predict import predict
 from orthounlearn.engine.store import StoredModel, ensure_trained
 from orthounlearn.engine.timing import run_once
 from orthounlearn.errors import UsageError
-from orthounlearn.files import digest, write_text
+from orthounlearn.files import digest, make_folder, write_text
 from orthounlearn.methods.base import UnlearningMethod
 from orthounlearn.metrics.accuracy import micro_accuracy
 
@@ -127,7 +127,7 @@ def _study(experiment: Experiment, space: Mapping[str, Any], cells: Sequence[Cel
         }
     )
     path = experiment.runs / "tune" / experiment.data.name / f"{name}_{question[:8]}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
         study_name=name,

@@ -165,6 +165,8 @@ def evaluate(experiment: Experiment) -> dict[str, float | None]:
     Raises:
         UsageError: Bad input.
     """
+    if not experiment.config["checkpoint"]:
+        raise UsageError("Expected checkpoint=FILE: the network that was unlearned elsewhere.")
     request = open_request(experiment)
     if request.is_done:
         _log.info("Already done: %s", request.folder)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from orthounlearn.errors import UsageError
@@ -58,6 +59,7 @@ class SoftPrune(UnlearningMethod):
             raise UsageError(
                 f"Expected method.score out of {', '.join(SCORES)}, but got {score!r}."
             )
+        rank_strengths(torch.zeros(1), rate=rate, floor=floor)  # refuses what is out of range
         self.sites = sites
         self.pooling = pooling
         self.score = SCORES[score]

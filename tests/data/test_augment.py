@@ -36,7 +36,9 @@ def test_evaluate_is_the_normalisation_of_its_docstring(channels: int):
     mean, std = [0.2, 0.5, 0.7][:channels], [0.3, 0.1, 0.9][:channels]
     batch = images(3, channels)
     found = BatchTransform(mean=mean, std=std).evaluate(batch)
-    expected = (batch.double() / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    expected = (batch.double() / 255 - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(
+        -1, 1, 1
+    )
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
 

@@ -54,9 +54,7 @@ def test_length(part: ImageSet, drop_last: bool, count: int, seen: int):
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
-def test_ranks_share_the_images_evenly(
-    part: ImageSet, world: int, monkeypatch: pytest.MonkeyPatch
-):
+def test_ranks_share_the_images_evenly(part: ImageSet, world: int, monkeypatch: pytest.MonkeyPatch):
     shares = []
     for rank in range(world):
         monkeypatch.setattr(loader_module, "_world", lambda rank=rank: (rank, world))

@@ -167,10 +167,14 @@ def test_fashion_mnist_in_its_official_files(tmp_path: Path):
     for part, count in (("train", 30), ("t10k", 20)):
         images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         header = b"".join(n.to_bytes(4, "big") for n in (0x803, count, 28, 28))
-        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + images.tobytes()))
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(
+            gzip.compress(header + images.tobytes())
+        )
         labels = (np.arange(count) % 10).astype(np.uint8)
         header = b"".join(n.to_bytes(4, "big") for n in (0x801, count))
-        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(header + labels.tobytes()))
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(
+            gzip.compress(header + labels.tobytes())
+        )
     data = official(name="fashion_mnist", cache_dir=str(tmp_path / "cache"), root=str(tmp_path))
     assert data.test.images_NHWC.shape == (20, 28, 28, 1)
     np.testing.assert_array_equal(data.test.images_NHWC[..., 0], images)

@@ -36,7 +36,10 @@ def test_files_of_wrappers_are_understood(tmp_path: Path, prefix: str):
     """A Lightning checkpoint, DDP's, torch.compile's, with entries of losses and metrics beside."""
     net, other = network(), network()
     state = {prefix + name: tensor for name, tensor in net.state_dict().items()}
-    torch.save({"state_dict": {**state, **({"loss.w": torch.ones(1)} if prefix else {})}}, tmp_path / "m.ckpt")
+    torch.save(
+        {"state_dict": {**state, **({"loss.w": torch.ones(1)} if prefix else {})}},
+        tmp_path / "m.ckpt",
+    )
     load_network(other, tmp_path / "m.ckpt")
     assert equal(net, other)
 

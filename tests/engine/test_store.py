@@ -93,8 +93,15 @@ def test_seed_and_left_out_classes_change_the_key(open_job):
 
 @pytest.mark.parametrize(
     "comfort",
-    ["logger=csv", "method=mask_logit", "forget=4", "metrics.max_images=10", "trainer.enable_progress_bar=true", "paths.runs=/elsewhere"],
-)  # fmt: skip
+    [
+        "logger=csv",
+        "method=mask_logit",
+        "forget=4",
+        "metrics.max_images=10",
+        "trainer.enable_progress_bar=true",
+        "paths.runs=/elsewhere",
+    ],
+)
 def test_comfort_does_not_change_the_key(open_job, comfort: str):
     keys = [stored_model(open_job(*o), seed=0).key for o in ((), (comfort,))]
     assert keys[0] == keys[1]

@@ -97,8 +97,13 @@ def test_rounding_does_not_add_a_channel():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"rate": 0}, "rate"), ({"rate": 1.1}, "rate"), ({"floor": -0.1}, "floor"), ({"floor": 2}, "floor")],
-)  # fmt: skip
+    [
+        ({"rate": 0}, "rate"),
+        ({"rate": 1.1}, "rate"),
+        ({"floor": -0.1}, "floor"),
+        ({"floor": 2}, "floor"),
+    ],
+)
 def test_options_out_of_range_are_refused(options: dict[str, float], message: str):
     with pytest.raises(UsageError, match=message):
         rank_strengths(torch.zeros(4), **{"rate": 0.5, "floor": 0.5, **options})

@@ -26,13 +26,14 @@ FORGET = (3,)
 
 
 def method_classes() -> dict[str, type[UnlearningMethod]]:
-    found = {}
-    for file in Path(orthounlearn.methods.__file__).parent.glob("*.py"):
-        module = importlib.import_module(f"orthounlearn.methods.{file.stem}")
-        for name, kind in inspect.getmembers(module, inspect.isclass):
-            if issubclass(kind, UnlearningMethod) and not inspect.isabstract(kind):
-                found[name] = kind
-    return found
+    files = Path(orthounlearn.methods.__file__).parent.glob("*.py")
+    modules = [importlib.import_module(f"orthounlearn.methods.{file.stem}") for file in files]
+    return {
+        name: kind
+        for module in modules
+        for name, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, UnlearningMethod) and not inspect.isabstract(kind)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -172,12 +173,12 @@ def test_undeclared_sets_are_refused(experiments):
         next(iter(context.batches("retain_train", batch_size=4)))
 
 
-@pytest.mark.parametrize("kind", [k for k in method_classes().values() if issubclass(k, LossMethod)])
+@pytest.mark.parametrize(
+    "kind", [k for k in method_classes().values() if issubclass(k, LossMethod)]
+)
 def test_losses_are_finite_scalars_with_gradients(kind: type[LossMethod]):
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    batch = {
-        split: (torch.randn(6, 1, 2, 2), torch.arange(6) % 3) for split in kind.uses
-    }
+    batch = {split: (torch.randn(6, 1, 2, 2), torch.arange(6) % 3) for split in kind.uses}
     method = kind(optimizer=torch.optim.SGD, epochs=1, batch_size=6, batch_norm="train")
     loss: Tensor = method.loss(net, batch)
     assert loss.shape == ()

@@ -27,7 +27,7 @@ def test_keys_and_ranges():
 
 
 def test_no_leak_is_one_half():
-    """Members and others of one distribution: every attack is at chance within 3 standard errors."""
+    """Members and others of one distribution: every attack is at chance (3 standard errors)."""
     found = membership.population_attacks(*logits(900, 3), *logits(900, 3, seed=1), forget=[0])
     error = np.sqrt((2 * 900 + 1) / (12 * 900 * 900))  # of AUC under the null
     for score in SCORES:
@@ -53,7 +53,10 @@ def test_masked_logit_hides_the_loss_but_not_the_rest():
 
 def test_classes_are_attacked_apart():
     """Class 1 is easier than class 0 for members and others alike; mixed, that is no leak."""
-    z = [*logits(400, 1), *logits(400, 1, seed=1)], [*logits(400, 9, label=1, seed=2), *logits(40, 9, label=1, seed=3)]
+    z = (
+        [*logits(400, 1), *logits(400, 1, seed=1)],
+        [*logits(400, 9, label=1, seed=2), *logits(40, 9, label=1, seed=3)],
+    )
     members = np.concatenate([z[0][0], z[1][0]]), np.concatenate([z[0][1], z[1][1]])
     others = np.concatenate([z[0][2], z[1][2]]), np.concatenate([z[0][3], z[1][3]])
     apart = membership.population_attacks(*members, *others, forget=[0, 1])
@@ -78,7 +81,9 @@ def test_learned_attack_sees_members_in_the_middle():
 def test_learned_attack_never_judges_what_it_was_fitted_on():
     """60 features, 40 images: an attacker that sees its images separates pure noise."""
     rng = np.random.default_rng(0)
-    areas = [auc(*membership.learned_attack(*rng.normal(size=(2, 20, 60)), seed=s)) for s in range(20)]
+    areas = [
+        auc(*membership.learned_attack(*rng.normal(size=(2, 20, 60)), seed=s)) for s in range(20)
+    ]
     assert np.mean(areas) == pytest.approx(0.5, abs=0.08)
 
 
@@ -101,7 +106,10 @@ def test_bootstrap_is_the_auc_of_each_resample():
     sides = rng.normal(size=(4, 12)).round(1)  # with ties
     found = membership.paired_bootstrap((sides[0], sides[1]), (sides[2], sides[3]), rounds=200)
     draw = np.random.default_rng(0)
-    weights = draw.multinomial(12, np.full(12, 1 / 12), 200), draw.multinomial(12, np.full(12, 1 / 12), 200)
+    weights = (
+        draw.multinomial(12, np.full(12, 1 / 12), 200),
+        draw.multinomial(12, np.full(12, 1 / 12), 200),
+    )
     slow = [
         roc_auc_score([1] * 12 + [0] * 12, np.r_[sides[0], sides[1]], sample_weight=np.r_[m, o])
         - roc_auc_score([1] * 12 + [0] * 12, np.r_[sides[2], sides[3]], sample_weight=np.r_[m, o])

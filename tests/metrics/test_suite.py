@@ -15,7 +15,9 @@ from orthounlearn.metrics.suite import (
 NAMES = ("a", "b", "c", "d")
 
 
-def outputs(*, gain: float = 6.0, leak: float = 0.0, masked: bool = False, seed: int = 0) -> Outputs:
+def outputs(
+    *, gain: float = 6.0, leak: float = 0.0, masked: bool = False, seed: int = 0
+) -> Outputs:
     """A network that knows all classes; class 0 is the forgotten one."""
     rng = np.random.default_rng(seed)
     logits, labels = {}, {}

@@ -45,7 +45,9 @@ def test_imagenet_resnets_have_torchvisions_size(depth: int):
 def test_vgg_features_have_torchvisions_size(depth: int):
     theirs = getattr(torchvision.models, f"vgg{depth}_bn")().features
     ours = vgg(depth=depth, num_classes=10, image_size=32).features
-    assert sum(isinstance(m, nn.Conv2d) for m in ours) == sum(isinstance(m, nn.Conv2d) for m in theirs)
+    assert sum(isinstance(m, nn.Conv2d) for m in ours) == sum(
+        isinstance(m, nn.Conv2d) for m in theirs
+    )
     weights = [m.weight.shape for m in ours if isinstance(m, nn.Conv2d)]
     assert weights == [m.weight.shape for m in theirs if isinstance(m, nn.Conv2d)]
 

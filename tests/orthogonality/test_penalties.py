@@ -69,7 +69,9 @@ def test_schedule_changes_at_its_shares():
     assert penalty(resnet(depth=20, num_classes=2, width=2), 0.9).item() == 0
 
 
-@pytest.mark.parametrize("schedule", [[], [[0.1, 1]], [[0, 1], [0.5, 1], [0.4, 0]], [[0, 1], [0, 2]]])
+@pytest.mark.parametrize(
+    "schedule", [[], [[0.1, 1]], [[0, 1], [0.5, 1], [0.4, 0]], [[0, 1], [0, 2]]]
+)
 def test_bad_schedules_are_refused(schedule):
     with pytest.raises(UsageError, match="schedule"):
         SoftOrthogonality(weight=1.0, schedule=schedule)

@@ -1,0 +1,72 @@
+"""Jobs from the command line, end to end on digits."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orthounlearn import __version__, cli
+
+FAST = ("model.width=4", "recipe.epochs=2")
+
+
+def test_unlearn_prints_before_after_and_where(call: Callable, tmp_path: Path):
+    result = call("unlearn", "forget=3", "metrics.reference=none", *FAST)
+    assert result.code == 0, result.err
+    assert "forgotten class, test accuracy" in result.out
+    path = Path(result.out.split("All figures: ")[1].strip())
+    metrics = json.loads(path.read_text())
+    assert path.is_relative_to(tmp_path / "runs" / "digits")
+    assert metrics["unlearned/time/unlearn_s"] < metrics["unlearned/time/prep_s"]
+    csv = next(path.parent.glob("metrics.csv")).read_text()
+    assert "unlearned/acc/forget_test" in csv
+
+
+def test_train_then_report_and_evaluate(call: Callable, tmp_path: Path):
+    trained = call("train", "forget=3", "method=soft_prune", "metrics.reference=none", *FAST)
+    assert trained.code == 0, trained.err
+    checkpoint = next(tmp_path.rglob("unlearned.ckpt"))
+    evaluated = call("evaluate", "forget=3", f"checkpoint={checkpoint}", *FAST)
+    assert evaluated.code == 0, evaluated.err
+    report = call("report")
+    assert report.code == 0, report.err
+    assert "soft_prune" in report.out
+    assert "evaluate" in report.out
+    assert (tmp_path / "runs/tables/all/table.json").exists()
+
+
+def test_multirun_runs_the_grid(call: Callable, tmp_path: Path):
+    grid = ("forget=3,[4,5]", "method=original,mask_logit")
+    result = call("unlearn", "-m", *grid, "metrics.reference=none", *FAST)
+    assert result.code == 0, result.err
+    runs = [json.loads(p.read_text()) for p in tmp_path.rglob("run.json")]
+    assert {(run["method"], tuple(run["forget"])) for run in runs} == {
+        (m, f) for m in ("original", "mask_logit") for f in (("3",), ("4", "5"))
+    }
+    assert len(list((tmp_path / "runs/models").glob("*/model.ckpt"))) == 1
+
+
+@pytest.mark.parametrize("job", cli.JOBS)
+def test_help_is_about_the_job(job: str, call: Callable):
+    result = call(job, "--help")
+    assert result.code == 0
+    assert f"orthounlearn {job}" in result.out
+
+
+def test_module_and_console_script_are_one_program(tmp_path: Path):
+    for command in (
+        [sys.executable, "-m", "orthounlearn"],
+        [str(Path(sys.executable).with_name("orthounlearn"))],
+    ):
+        done = subprocess.run(
+            [*command, "--version"], capture_output=True, text=True, check=True, cwd=tmp_path
+        )
+        assert done.stdout.strip() == __version__
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from orthounlearn import cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,97 @@
+"""Every file in conf/ composes, builds, and says what it is."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orthounlearn.cli import CONF_DIR
+from orthounlearn.config.build import build, validate_targets
+from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.store import ensure_trained
+from tests.data.test_sources import make_folder
+
+GROUPS = {
+    group: sorted(path.stem for path in Path(CONF_DIR, group).glob("*.yaml"))
+    for group in ("data", "model", "regularizer", "optimizer", "scheduler", "recipe", "trainer",
+                  "callbacks", "logger", "method", "methods", "metrics", "experiment")
+}  # fmt: skip
+CHOICES = [(group, name) for group, names in GROUPS.items() for name in names]
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_composes_and_its_targets_accept_their_options(
+    open_job, group: str, name: str
+):
+    if group == "experiment":
+        config = open_job(f"experiment={name}", "data=digits", "+model={}").config
+    elif group == "data":
+        pytest.skip("needs the data; see the one-batch runs")
+    else:
+        more = ["+model._target_=torch.nn.Identity"] if name == "custom" else []
+        config = open_job(f"{group}={name}", *more).config
+    validate_targets(config)
+
+
+@pytest.mark.parametrize("path", sorted(Path(CONF_DIR).rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_file_starts_by_saying_what_it_is(path: Path):
+    first = path.read_text().splitlines()[0]
+    named = {"name", "defaults"} & set(yaml.safe_load(path.read_text()) or ())
+    assert first.startswith("#") or named
+
+
+@pytest.mark.parametrize("name", GROUPS["regularizer"])
+def test_regularizers_are_named_like_their_files(open_job, name: str):
+    assert open_job(f"regularizer={name}").config["regularizer"]["name"] == name
+
+
+@pytest.mark.parametrize("name", [n for n in GROUPS["model"] if n != "custom"])
+def test_models_are_named_like_their_files(open_job, name: str):
+    experiment: Experiment = open_job(f"model={name}", "model.width=4")
+    assert experiment.model_name == name
+    experiment.new_net(0)
+
+
+@pytest.mark.parametrize("name", GROUPS["experiment"])
+def test_experiment_axes_name_things_that_exist(open_job, name: str):
+    config = open_job(f"experiment={name}", "data=digits").config
+    for node in (config["table"], config["tune"]):
+        assert set(node["models"]) <= set(GROUPS["model"])
+        assert set(node["regularizers"]) <= set(GROUPS["regularizer"])
+    assert set(config["table"]["methods"]) <= set(GROUPS["method"])
+    table, tune = config["table"], config["tune"]
+    same_classes = [f for f in tune["forget"] if table["forget"] == "all" or f in table["forget"]]
+    assert not same_classes or config["seed"] not in table["seeds"], "tuned on what is reported"
+
+
+SIZES = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64, "fashion_mnist": 28}
+
+
+@pytest.mark.parametrize("name", [n for n in GROUPS["experiment"] if n != "digits_cpu"])
+def test_one_batch_of_every_experiment_runs(open_job, name: str, tmp_path: Path):
+    """Full-size presets cannot be trained here; one batch of each network can."""
+    data = name.rpartition("_")[0]
+    root = make_folder(tmp_path / data, size=(SIZES[data],) * 2, classes="abc")
+    one_batch = (
+        "trainer.accelerator=cpu", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1",
+        "recipe.epochs=1", "recipe.batch_size=4", "recipe.image_sizes=null", f"data.root={root}",
+        "data.val_fraction=0.25", "~model.width",
+    )  # fmt: skip
+    models = open_job(f"experiment={name}", "data=digits").config["table"]["models"]
+    for model in models:
+        experiment = open_job(f"experiment={name}", f"model={model}", *one_batch)
+        assert ensure_trained(experiment, seed=0).is_trained
+
+
+def test_a_network_of_ones_own_needs_no_code_here(open_job):
+    experiment = open_job(
+        "model=custom", "~model.width", "model._target_=torchvision.models.mobilenet_v2",
+        "model.name=mobile", "+model.width_mult=0.25",
+    )  # fmt: skip
+    net = experiment.new_net(0)
+    assert (experiment.model_name, net.classifier[1].out_features) == ("mobile", 10)
+
+
+def test_build_refuses_what_is_of_another_kind():
+    with pytest.raises(Exception, match="to make a Path"):
+        build({"_target_": "collections.Counter"}, Path)
