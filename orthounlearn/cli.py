@@ -1,9 +1,7 @@
 """The command line: `orthounlearn JOB [OVERRIDES]`; each job is a Hydra application."""
 
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,68 +41,46 @@ examples
 """
 
 
-def _prepare_process() -> None:
-    """Quieten what Lightning says to people who run one notebook cell."""
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"lightning\.")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-
-
 def _experiment(config: DictConfig) -> Any:  # noqa: ANN401 - imported late, see below
     # torch and lightning take seconds to import; --help and typing errors should not wait for them.
     from orthounlearn.config.build import plain
     from orthounlearn.engine.experiment import open_experiment
+    from orthounlearn.lit.quiet import quieten
 
-    _prepare_process()
+    quieten()
     return open_experiment(plain(config))
-
-
-def _close_loggers() -> None:
-    """End W&B's run, so that the next job of a multirun starts its own."""
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].finish()
 
 
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
 def train(config: DictConfig) -> None:
     """Train an original model."""
-    try:
-        from orthounlearn.engine.train import train as job
+    from orthounlearn.engine.train import train as job
 
-        stored = job(_experiment(config))
-        _say(f"Trained model: {stored.checkpoint}")
-    finally:
-        _close_loggers()
+    stored = job(_experiment(config))
+    _say(f"Trained model: {stored.checkpoint}")
 
 
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="unlearn")
 def unlearn(config: DictConfig) -> float | None:
     """Carry out a forget request and audit the result."""
-    try:
-        from orthounlearn.engine.unlearn import open_request
-        from orthounlearn.engine.unlearn import unlearn as job
+    from orthounlearn.engine.unlearn import open_request
+    from orthounlearn.engine.unlearn import unlearn as job
 
-        experiment = _experiment(config)
-        metrics = job(experiment)
-        _summarise(open_request(experiment).folder, metrics)
-        return metrics.get("unlearned/acc/retain_val")
-    finally:
-        _close_loggers()
+    experiment = _experiment(config)
+    metrics = job(experiment)
+    _summarise(open_request(experiment).folder, metrics)
+    return metrics.get("unlearned/acc/retain_val")
 
 
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="evaluate")
 def evaluate(config: DictConfig) -> None:
     """Audit a checkpoint that was unlearned elsewhere."""
-    try:
-        from orthounlearn.engine.unlearn import evaluate as job
-        from orthounlearn.engine.unlearn import open_request
+    from orthounlearn.engine.unlearn import evaluate as job
+    from orthounlearn.engine.unlearn import open_request
 
-        experiment = _experiment(config)
-        metrics = job(experiment)
-        _summarise(open_request(experiment).folder, metrics)
-    finally:
-        _close_loggers()
+    experiment = _experiment(config)
+    metrics = job(experiment)
+    _summarise(open_request(experiment).folder, metrics)
 
 
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="sweep")
@@ -185,6 +161,8 @@ def run(job: str, overrides: list[str]) -> int:
     """Run a job in this process and return its exit code."""
     schema.register()
     resolvers.register()
+    # A user's own network or method lies where the command is called, as with `python -m`.
+    sys.path.append(str(Path.cwd()))
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of ending the process with 1
     sys.argv = [f"orthounlearn {job}", *overrides]

@@ -144,6 +144,17 @@ def chosen_experiment() -> str:
     return str(HydraConfig.get().runtime.choices.get("experiment") or "")
 
 
+def config_dirs() -> list[str]:
+    """Return the arguments that give another job the folders of `--config-dir`."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [
+        argument
+        for source in sources
+        if source.provider == "command-line"
+        for argument in ("--config-dir", str(source.path))
+    ]
+
+
 def command_line_overrides() -> list[str]:
     """Return the overrides that start another job with the running job's configuration."""
     overrides = [str(override) for override in HydraConfig.get().overrides.task]

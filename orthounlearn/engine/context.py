@@ -18,6 +18,14 @@ from orthounlearn.masking.statistics import ClassStatistics, class_statistics
 from orthounlearn.masking.tracing import Site
 from orthounlearn.methods.base import Batch, LossMethod, SplitName, UnlearningMethod
 
+_ONE_DEVICE: dict[str, Any] = {
+    "devices": 1,
+    "num_nodes": 1,
+    "strategy": "auto",
+    "sync_batchnorm": False,
+}
+"""A request takes a few epochs at most: starting more processes would cost more than it saves."""
+
 
 class RequestContext:
     """The engine's `methods.base.Context`; it watches what a method reads, and when.
@@ -125,7 +133,9 @@ class RequestContext:
             split: self._loader(split, batch_size=method.batch_size, shuffle=True)
             for split in sorted(method.uses)
         }
-        trainer = self._experiment.trainer(epochs=method.epochs, folder=self._experiment.runs)
+        trainer = self._experiment.trainer(
+            epochs=method.epochs, folder=self._experiment.runs, **_ONE_DEVICE
+        )
         fit_loss_method(
             net,
             method,

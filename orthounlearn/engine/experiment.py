@@ -5,6 +5,7 @@ import json
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -69,6 +70,11 @@ class Experiment:
         return torch.device("cpu")
 
     @property
+    def on_several_devices(self) -> bool:
+        """Whether training is spread over processes."""
+        return bool(self.config["trainer"].get("strategy", "auto") != "auto")
+
+    @property
     def runs(self) -> Path:
         """Folder of all results."""
         return Path(self.config["paths"]["runs"]).absolute()
@@ -128,8 +134,17 @@ class Experiment:
         callbacks: Sequence[Callback] = (),
         logger: Sequence[Logger] = (),
         folder: Path,
+        **options: Any,  # noqa: ANN401 - Lightning's
     ) -> Trainer:
-        """Return a Trainer with the configured device, precision and strategy."""
+        """Return a Trainer with the configured device, precision and strategy.
+
+        Args:
+            epochs: Passes over the training set.
+            callbacks: Of this fit.
+            logger: Loggers of this fit.
+            folder: Where Lightning may write.
+            **options: Win over the configured ones.
+        """
         return build(
             self.config["trainer"],
             Trainer,
@@ -138,12 +153,8 @@ class Experiment:
             logger=list(logger) or False,
             enable_checkpointing=any("Checkpoint" in type(c).__name__ for c in callbacks),
             default_root_dir=str(folder),
+            **options,
         )
-
-    def loggers(self, folder: Path) -> list[Logger]:
-        """Return the configured loggers, writing below a folder."""
-        nodes = [node for node in self.config["logger"].values() if node]
-        return [build(node, Logger, save_dir=str(folder)) for node in nodes]
 
     def autocast(self) -> Any:  # noqa: ANN401 - a context manager
         """Return the mixed-precision context of inference."""
@@ -152,6 +163,20 @@ class Experiment:
         if self.config["trainer"]["precision"] == "16-mixed":
             return torch.autocast(self.device.type, torch.float16)
         return nullcontext()
+
+    def about(self, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Return the notes that go into a checkpoint: what the network is, what it was shown."""
+        return {
+            "model": self.config["model"],
+            "regularizer": self.config["regularizer"]["name"],
+            "data": self.data.name,
+            "data_fingerprint": self.data.fingerprint,
+            "class_names": list(self.data.class_names),
+            "mean": list(self.data.mean),
+            "std": list(self.data.std),
+            "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **{k: list(v) if isinstance(v, tuple) else v for k, v in more.items()},
+        }
 
     def training_key(self, *, without: Sequence[int], seed: int) -> str:
         """Return the key of what determines a trained network."""

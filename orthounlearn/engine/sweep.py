@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from orthounlearn.config.build import command_line_overrides, compose_job
+from orthounlearn.config.build import command_line_overrides, compose_job, config_dirs
 from orthounlearn.data.splits import resolve_forget
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.progress import SweepProgress
@@ -133,7 +133,7 @@ _REFERENCE = ["metrics.reference=train"]
 def _run(phase: Phase, table: dict[str, Any]) -> None:
     at_once = jobs(table)
     command = [
-        *(sys.executable, "-m", "orthounlearn", phase.job, "-m"),
+        *(sys.executable, "-m", "orthounlearn", phase.job, "-m", *config_dirs()),
         *command_line_overrides(),
         *_REFERENCE,
         *(f"{key}={','.join(values)}" for key, values in phase.grid.items()),

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from lightning import seed_everything
@@ -14,8 +14,9 @@ from orthounlearn.data.splits import Splits, resolve_forget
 from orthounlearn.engine.checkpoints import load_network, save_network
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
+from orthounlearn.engine.loggers import opened
 from orthounlearn.engine.predict import cached_outputs, predict, save_outputs
-from orthounlearn.engine.store import describe, ensure_trained, stored_model
+from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed, carry_out
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, file_digest, read_json, write_json, write_text
@@ -149,8 +150,7 @@ def unlearn(experiment: Experiment, trained: nn.Module | None = None) -> dict[st
     start_run(request)
     timed = _carry_out(request, method, net, folder)
     checkpoint = request.folder / "unlearned.ckpt"
-    about = describe(
-        experiment,
+    about = experiment.about(
         forget=request.splits.forget,
         method=experiment.config["method"]["name"],
         origin=request.origin,
@@ -306,7 +306,9 @@ def _identity(request: Request) -> dict[str, Any]:
 
 def _send_to_loggers(request: Request, metrics: dict[str, float]) -> None:
     finite = {key: value for key, value in metrics.items() if value == value}
-    for logger in request.experiment.loggers(request.folder):
-        logger.log_hyperparams(request.experiment.config)
-        logger.log_metrics(finite)
-        logger.finalize("success")
+    job_type: Literal["unlearn", "evaluate"] = (
+        "unlearn" if request.experiment.config["method"] else "evaluate"
+    )
+    with opened(request.experiment, request.folder, job_type=job_type) as loggers:
+        for logger in loggers:
+            logger.log_metrics(finite)

@@ -47,7 +47,7 @@ class Context(Protocol):
         ...
 
     def fit(self, net: nn.Module, method: "LossMethod") -> None:
-        """Minimise the loss of `method` in place (device, precision and DDP as configured)."""
+        """Minimise the loss of `method` in place, on one device, with the configured precision."""
         ...
 
     def retrained(self, *, seed: int) -> tuple[nn.Module, float]:
