@@ -16,7 +16,7 @@ from orthounlearn.files import digest
 from orthounlearn.lit.loss_method import fit_loss_method
 from orthounlearn.masking.statistics import ClassStatistics, class_statistics
 from orthounlearn.masking.tracing import Site
-from orthounlearn.methods.base import Batch, LossMethod, SplitName, UnlearningMethod
+from orthounlearn.methods.base import Batch, LossMethod, Phase, SplitName, UnlearningMethod
 
 _ONE_DEVICE: dict[str, Any] = {
     "devices": 1,
@@ -55,6 +55,7 @@ class RequestContext:
         self.seed = seed
         self.num_classes = experiment.data.num_classes
         self.example = experiment.example()
+        self.mean, self.std = experiment.data.mean, experiment.data.std
         self.stored_seconds = 0.0
         """Preparation that was done by an earlier request and read from a file in this one."""
 
@@ -78,7 +79,6 @@ class RequestContext:
         self, split: SplitName, *, batch_size: int, augment: bool = False, shuffle: bool = False
     ) -> Iterable[Batch]:
         """Yield the float batches of a declared set, on the device."""
-        self._check(split)
         loader = self._loader(split, batch_size=batch_size, shuffle=shuffle)
         transform = self._experiment.transform
         for images, labels in loader:
@@ -126,34 +126,40 @@ class RequestContext:
         return int(self._experiment.config["metrics"]["batch_size"])
 
     def fit(self, net: nn.Module, method: LossMethod) -> None:
-        """Minimise the method's loss on one device with the configured precision."""
-        for split in method.uses:
-            self._check(split)
-        loaders: dict[str, Any] = {
-            split: self._loader(split, batch_size=method.batch_size, shuffle=True)
-            for split in sorted(method.uses)
-        }
-        trainer = self._experiment.trainer(
-            epochs=method.epochs, folder=self._experiment.runs, **_ONE_DEVICE
-        )
+        """Run the method's phases on one device with the configured precision."""
+        experiment = self._experiment
+
+        def loaders(phase: Phase, number: int) -> dict[str, BatchLoader]:
+            # A phase of its own order: the first epoch of each would draw the same batches.
+            seed = self.seed * 1_000_003 + number
+            return {
+                name: self._loader(*splits, batch_size=method.batch_size, shuffle=True, seed=seed)
+                for name, splits in phase.sets.items()
+            }
+
         fit_loss_method(
             net,
             method,
             loaders=loaders,
-            trainer=trainer,
-            transform=self._experiment.transform,
+            trainer=lambda epochs: experiment.trainer(
+                epochs=epochs, folder=experiment.runs, **_ONE_DEVICE
+            ),
+            transform=experiment.transform,
             seed=self.seed,
         )
-        net.to(self._experiment.device)
+        net.to(experiment.device)
 
     def retrained(self, *, seed: int) -> tuple[nn.Module, float]:
         """Return the retrained network from the store, trained if it is not there."""
         stored = ensure_trained(self._experiment, without=self._splits.forget, seed=seed)
         return stored.load(self._experiment), stored.seconds
 
-    def _loader(self, split: SplitName, *, batch_size: int, shuffle: bool) -> BatchLoader:
+    def _loader(self, *splits: SplitName, seed: int | None = None, **options: Any) -> BatchLoader:  # noqa: ANN401
+        """Return the batches of one or more declared sets of the train part together."""
+        for split in splits:
+            self._check(split)
         return self._experiment.loader(
-            self._splits, split, batch_size=batch_size, shuffle=shuffle, seed=self.seed
+            self._splits, *splits, seed=self.seed if seed is None else seed, **options
         )
 
     def _check(self, split: SplitName) -> None:

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
@@ -105,10 +106,10 @@ class Experiment:
             seed=self.config["data"]["split_seed"],
         )
 
-    def loader(self, splits: Splits, name: str, **options: Any) -> BatchLoader:  # noqa: ANN401
-        """Return the uint8 batches of one split."""
-        part = self.data.train if name.endswith(("_train", "_val")) else self.data.test
-        return BatchLoader(part, splits[name], **options)
+    def loader(self, splits: Splits, *names: str, **options: Any) -> BatchLoader:  # noqa: ANN401
+        """Return the uint8 batches of one split, or of several of one official part together."""
+        part = self.data.train if names[0].endswith(("_train", "_val")) else self.data.test
+        return BatchLoader(part, np.concatenate([splits[name] for name in names]), **options)
 
     def example(self) -> torch.Tensor:
         """Return two images of zeros (2, C, H, W) on the device."""

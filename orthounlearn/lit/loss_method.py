@@ -1,6 +1,6 @@
 """The training loop of a loss method, in a Trainer of its own: an outer one is not rebound."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from lightning import LightningModule, Trainer
@@ -11,25 +11,34 @@ from torch.optim import Optimizer
 
 from orthounlearn.data.augment import BatchTransform
 from orthounlearn.errors import UsageError
-from orthounlearn.methods.base import Batch, LossMethod
+from orthounlearn.methods.base import Batch, LossMethod, Phase
 
 
-class LitLossMethod(LightningModule):
-    """One step = one batch of each set that the method uses, augmented as in training."""
+class LitPhase(LightningModule):
+    """One phase: a step is one batch of each of its sets, augmented as in training."""
 
     def __init__(
-        self, net: nn.Module, method: LossMethod, *, transform: BatchTransform, seed: int
+        self,
+        net: nn.Module,
+        method: LossMethod,
+        phase: Phase,
+        *,
+        optimizer: Optimizer,
+        transform: BatchTransform,
+        seed: int,
     ) -> None:
         super().__init__()
         self.net = net
         self.method = method
+        self.phase = phase
         self.transform = transform
+        self._optimizer = optimizer
         self._seed = seed
         self._generator: torch.Generator | None = None
 
     def on_train_start(self) -> None:
         """Start the random stream of the augmentation."""
-        self._generator = torch.Generator(self.device).manual_seed(self._seed + self.global_rank)
+        self._generator = torch.Generator(self.device).manual_seed(self._seed)
 
     def on_train_epoch_start(self) -> None:
         """Freeze the BatchNorm statistics if the method asks for it."""
@@ -45,13 +54,13 @@ class LitLossMethod(LightningModule):
     ) -> dict[str, Batch]:
         """Augment each set's batch on the device."""
         return {
-            split: (self.transform.train(images, generator=self._generator), labels)
-            for split, (images, labels) in batch.items()
+            name: (self.transform.train(images, generator=self._generator), labels)
+            for name, (images, labels) in batch.items()
         }
 
     def training_step(self, batch: Mapping[str, Batch], batch_idx: int) -> Tensor:
-        """Return the method's loss."""
-        loss = self.method.loss(self.net, batch)
+        """Return the phase's loss."""
+        loss = self.phase.loss(self.net, batch)
         if not torch.isfinite(loss):
             raise UsageError(
                 f"{type(self.method).__name__} diverged: the loss is {loss.item()} in epoch "
@@ -60,20 +69,44 @@ class LitLossMethod(LightningModule):
             )
         return loss
 
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:  # noqa: ARG002
+        """Let the method correct what the optimiser did."""
+        self.method.after_step(self.net, self._optimizer)
+
     def configure_optimizers(self) -> Optimizer:
-        """Build the method's optimiser over all trainable parameters."""
-        return self.method.optimizer([p for p in self.net.parameters() if p.requires_grad])
+        """Return the optimiser that all phases share."""
+        return self._optimizer
 
 
 def fit_loss_method(
     net: nn.Module,
     method: LossMethod,
     *,
-    loaders: Mapping[str, Iterable[Batch]],
-    trainer: Trainer,
+    loaders: Callable[[Phase, int], Mapping[str, Iterable[Batch]]],
+    trainer: Callable[[int], Trainer],
     transform: BatchTransform,
     seed: int,
 ) -> None:
-    """Minimise the method's loss in place; the longest set is the epoch, shorter ones cycle."""
-    module = LitLossMethod(net, method, transform=transform, seed=seed)
-    trainer.fit(module, CombinedLoader(dict(loaders), mode="max_size_cycle"))
+    """Minimise the method's losses in place, phase by phase.
+
+    Args:
+        net: On the device where the trainer puts it.
+        method: Its phases, parameters and hooks count.
+        loaders: Makes the batches of a phase's sets, given the phase and its number. The longest
+            set is the epoch, shorter ones cycle.
+        trainer: Makes the Trainer for a number of epochs.
+        transform: Augmentation.
+        seed: Of the augmentation; each phase has a stream of its own.
+    """
+    optimizer = method.optimizer(method.parameters(net))
+    for number, phase in enumerate(method.phases()):
+        module = LitPhase(
+            net,
+            method,
+            phase,
+            optimizer=optimizer,
+            transform=transform,
+            seed=seed * 1_000_003 + number,
+        )
+        batches = CombinedLoader(dict(loaders(phase, number)), mode="max_size_cycle")
+        trainer(phase.epochs).fit(module, batches)

@@ -1,12 +1,14 @@
 """The interface of every unlearning method, and the context that a method works in."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from orthounlearn.errors import UsageError
 from orthounlearn.masking.statistics import ClassStatistics
 from orthounlearn.masking.tracing import Site
 
@@ -24,6 +26,9 @@ class Context(Protocol):
     seed: int
     example: Tensor
     """Two images (2, C, H, W) of no content, to trace networks with."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Per channel: a batch is (pixel − mean) / std with pixels in [0, 1]."""
 
     @property
     def forget(self) -> tuple[int, ...]:
@@ -47,7 +52,7 @@ class Context(Protocol):
         ...
 
     def fit(self, net: nn.Module, method: "LossMethod") -> None:
-        """Minimise the loss of `method` in place, on one device, with the configured precision."""
+        """Run the phases of `method` in place, on one device, with the configured precision."""
         ...
 
     def retrained(self, *, seed: int) -> tuple[nn.Module, float]:
@@ -83,8 +88,31 @@ class UnlearningMethod(ABC):
         """Carry out the request; return the unlearned network (`net` edited, or another one)."""
 
 
+Loss = Callable[[nn.Module, Mapping[str, Batch]], Tensor]
+"""(net, batch) -> scalar; `batch` has one entry for each of the phase's sets."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training on one loss.
+
+    Attributes:
+        loss: What is minimised.
+        sets: Name of an entry of the batch -> the splits that it is drawn from, shuffled together.
+        epochs: Passes over the longest of the sets; shorter ones cycle.
+    """
+
+    loss: Loss
+    sets: Mapping[str, tuple[SplitName, ...]]
+    epochs: int
+
+
 class LossMethod(UnlearningMethod):
     """A method that is a loss, minimised for some epochs from the original weights.
+
+    The plain case implements `loss` alone. The other hooks are for methods with a teacher
+    (`start`), several losses in turn (`phases`), weights that stay fixed (`parameters`,
+    `after_step`), or something to take off again (`finish`). One optimiser serves all phases.
 
     Args:
         optimizer: Called with the parameters, returns the optimiser.
@@ -103,6 +131,15 @@ class LossMethod(UnlearningMethod):
         batch_size: int,
         batch_norm: Literal["train", "frozen"],
     ) -> None:
+        if epochs < 1 or batch_size < 1:
+            raise UsageError(
+                "Expected method.epochs and method.batch_size of at least 1, "
+                f"but got {epochs} and {batch_size}."
+            )
+        if batch_norm not in ("train", "frozen"):
+            raise UsageError(
+                f"Expected method.batch_norm to be train or frozen, but got {batch_norm!r}."
+            )
         self.optimizer = optimizer
         self.epochs = epochs
         self.batch_size = batch_size
@@ -112,7 +149,27 @@ class LossMethod(UnlearningMethod):
     def loss(self, net: nn.Module, batch: Mapping[str, Batch]) -> Tensor:
         """Return the scalar loss of one step; `batch` has one entry for each set in `uses`."""
 
-    def unlearn(self, net: nn.Module, context: Context) -> nn.Module:
-        """Train on the loss."""
-        context.fit(net, self)
+    def start(self, net: nn.Module, context: Context) -> nn.Module:  # noqa: ARG002 - a hook
+        """Make what the loss needs (a teacher, a mask); return the network to train."""
         return net
+
+    def phases(self) -> Sequence[Phase]:
+        """Return the losses in turn. The default is `loss` on the used sets, all epochs long."""
+        return [Phase(self.loss, {split: (split,) for split in sorted(self.uses)}, self.epochs)]
+
+    def parameters(self, net: nn.Module) -> list[nn.Parameter]:
+        """Return what is trained. The default is everything that requires a gradient."""
+        return [parameter for parameter in net.parameters() if parameter.requires_grad]
+
+    def after_step(self, net: nn.Module, optimizer: Optimizer) -> None:
+        """Correct the weights after a step of the optimiser. The default does nothing."""
+
+    def finish(self, net: nn.Module) -> nn.Module:
+        """Return the unlearned network from the trained one. The default is that network."""
+        return net
+
+    def unlearn(self, net: nn.Module, context: Context) -> nn.Module:
+        """Train on the losses."""
+        started = self.start(net, context)
+        context.fit(started, self)
+        return self.finish(started)

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import orthounlearn.methods
 from orthounlearn.cli import CONF_DIR
-from orthounlearn.config.build import build
+from orthounlearn.config.build import build, locate
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.store import ensure_trained
 from orthounlearn.engine.timing import run_once
-from orthounlearn.methods.base import LossMethod, UnlearningMethod
+from orthounlearn.methods.base import LossMethod, Phase, UnlearningMethod
 
 CONFIGS = sorted(Path(CONF_DIR, "method").glob("*.yaml"))
 NAMES = [path.stem for path in CONFIGS]
@@ -130,9 +132,9 @@ class Witness(RequestContext):
         super().__init__(*arguments, **options)
         self.seen: dict[bool, set[str]] = {True: set(), False: set()}
 
-    def _loader(self, split: str, **options: object):
-        self.seen[self._preparing].add(split)
-        return super()._loader(split, **options)
+    def _loader(self, *splits: str, **options: object):
+        self.seen[self._preparing].update(splits)
+        return super()._loader(*splits, **options)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "retrain"])
@@ -173,17 +175,87 @@ def test_undeclared_sets_are_refused(experiments):
         next(iter(context.batches("retain_train", batch_size=4)))
 
 
-@pytest.mark.parametrize(
-    "kind", [k for k in method_classes().values() if issubclass(k, LossMethod)]
-)
-def test_losses_are_finite_scalars_with_gradients(kind: type[LossMethod]):
-    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    batch = {split: (torch.randn(6, 1, 2, 2), torch.arange(6) % 3) for split in kind.uses}
-    method = kind(optimizer=torch.optim.SGD, epochs=1, batch_size=6, batch_norm="train")
-    loss: Tensor = method.loss(net, batch)
-    assert loss.shape == ()
-    loss.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+def is_loss_method(name: str) -> bool:
+    node = OmegaConf.load(Path(CONF_DIR, "method", f"{name}.yaml"))
+    return "_target_" in node and issubclass(locate(node["_target_"]), LossMethod)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if is_loss_method(n)])
+def test_losses_are_finite_scalars_with_gradients(name: str, experiments):
+    experiment = experiments(name)
+    method = build(experiment.config["method"], LossMethod)
+    context = RequestContext(
+        experiment, method, splits=experiment.splits(FORGET), seed=0,
+        statistics_folder=Path("/nowhere"),
+    )  # fmt: skip
+    net = method.start(experiment.new_net(0), context)
+    labels = {"forget": torch.full((6,), 3), "retain": torch.tensor([0, 1, 2, 4, 5, 6])}
+    assert {
+        s for phase in method.phases() for sets in phase.sets.values() for s in sets
+    } <= method.uses
+    for phase in method.phases():
+        batch = {
+            name: (torch.randn(6, 1, 8, 8), labels[splits[-1].partition("_")[0]])
+            for name, splits in phase.sets.items()
+        }
+        net.zero_grad()
+        loss: Tensor = phase.loss(net, batch)
+        assert loss.shape == ()
+        loss.backward()
+        trained = method.parameters(net)
+        assert all(p.grad is None or p.grad.isfinite().all() for p in trained)
+        assert any(p.grad is not None and p.grad.any() for p in trained)
+
+
+class Alternating(LossMethod):
+    """Two losses in turn; counts its steps and keeps the first kernel fixed."""
+
+    uses = frozenset({"forget_train", "retain_train"})
+
+    def start(self, net: nn.Module, context: RequestContext) -> nn.Module:  # noqa: ARG002
+        self.log: list[str] = []
+        self.first = next(net.parameters()).detach().clone()
+        return net
+
+    def loss(self, net: nn.Module, batch: dict) -> Tensor:
+        ((name, (images, labels)),) = batch.items()
+        self.log.append(f"{name}{len(labels)}")
+        return F.cross_entropy(net(images), labels)
+
+    def phases(self) -> list[Phase]:
+        return [
+            Phase(self.loss, {"forget": ("forget_train",)}, 2),
+            Phase(self.loss, {"all": ("forget_train", "retain_train")}, 1),
+        ]
+
+    def after_step(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.log.append(f"momentum{len(optimizer.state)}")
+        next(net.parameters()).data.copy_(self.first)
+
+    def finish(self, net: nn.Module) -> nn.Module:
+        return nn.Sequential(net)
+
+
+def test_phases_share_an_optimiser_and_run_the_hooks(experiments):
+    experiment = experiments("original")
+    method = Alternating(
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9), epochs=3, batch_size=1000,
+        batch_norm="frozen",
+    )  # fmt: skip
+    splits = experiment.splits(FORGET)
+    context = RequestContext(
+        experiment, method, splits=splits, seed=0, statistics_folder=Path("/nowhere")
+    )
+    net = experiment.new_net(0)
+    unlearned = method.unlearn(net, context)
+    count, rest = len(splits.forget_train), len(splits.retain_train)
+    tensors = f"momentum{len(list(net.parameters()))}"
+    assert method.log == [
+        f"forget{count}", tensors, f"forget{count}", tensors,
+        "all1000", tensors, f"all{count + rest - 1000}", tensors,
+    ]  # fmt: skip
+    assert torch.equal(next(net.parameters()), method.first)
+    assert isinstance(unlearned, nn.Sequential)
 
 
 def test_frozen_norms_keep_their_statistics(experiments):
