@@ -5,13 +5,21 @@ orthonormal rows and needs O ≤ I·k·k; Wᵀ W = I asks for orthonormal column
 the *smaller side* is the one that can be the identity.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def kernel_matrix(weight_OIHW: Tensor) -> Tensor:
-    """Return W (O, I·k·k)."""
+    """Return W (O, I·k·k); its columns are in the order of memory, which no measure here minds.
+
+    So a kernel in channels-last memory is viewed, not copied, forwards and backwards.
+    """
+    if weight_OIHW.ndim == 4 and weight_OIHW.is_contiguous(memory_format=torch.channels_last):
+        return weight_OIHW.permute(0, 2, 3, 1).flatten(1)
     return weight_OIHW.flatten(1)
 
 
@@ -34,7 +42,31 @@ def gram_error(weight_OIHW: Tensor) -> Tensor:
     >>> gram_error(torch.eye(2, 3)[:, :, None, None] * 2).item()  # 2 · (2² − 1)²
     18.0
     """
-    return _off_identity(gram(weight_OIHW)).square().sum()
+    matrix = kernel_matrix(weight_OIHW)
+    rows = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    error: Tensor = _RowGramError.apply(rows)
+    return error
+
+
+class _RowGramError(torch.autograd.Function):
+    """‖A Aᵀ − I‖_F² with its gradient 4 (A Aᵀ − I) A in closed form.
+
+    Autograd differentiates A and Aᵀ apart: three products of this size instead of two. On one core
+    the term takes a third of a training step of a thin VGG, so it counts.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:  # noqa: ANN401 - torch's own type
+        error = _off_identity(rows @ rows.T)
+        ctx.save_for_backward(error, rows)
+        return error.square().sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:  # noqa: ANN401 - torch's own type
+        error, rows = ctx.saved_tensors
+        gradient: Tensor = (4 * upstream) * (error @ rows)
+        return gradient
 
 
 def double_gram_error(weight_OIHW: Tensor) -> Tensor:

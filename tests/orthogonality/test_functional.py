@@ -136,3 +136,15 @@ def test_single_kernel_has_no_cosine():
 def test_gradients_are_those_of_finite_differences(measure):
     weight = torch.randn(4, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(measure, weight)
+
+
+@given(shapes)
+@settings(deadline=None, max_examples=20)
+def test_closed_form_gradient_is_the_derivative(shape: tuple[int, int, int]):
+    rows, inputs, size = shape
+    weight = torch.randn(rows, inputs, size, size, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(functional.gram_error, (weight,))
+    (found,) = torch.autograd.grad(3 * functional.gram_error(weight), weight)
+    plain = functional.gram(weight) - torch.eye(min(rows, inputs * size * size))
+    (expected,) = torch.autograd.grad(3 * plain.square().sum(), weight)
+    torch.testing.assert_close(found, expected)
