@@ -1,6 +1,7 @@
 """Logits of a network on the audited splits, with the test transform, in order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ from torch import nn
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Splits, subsample
 from orthounlearn.engine.experiment import Experiment
+from orthounlearn.errors import UsageError
 from orthounlearn.files import writing
-from orthounlearn.metrics.suite import AUDITED, Outputs
+from orthounlearn.methods.head import find_classifier
+from orthounlearn.metrics.suite import AUDITED, PROBED, Outputs
+
+_KINDS = ("logits", "labels", "features")
 
 
 def predict(
@@ -25,20 +30,49 @@ def predict(
         experiment: Data, device and precision.
         net: On the device.
         splits: Of the request.
-        names: Which splits.
+        names: Which splits. Features are kept of those that probes read, if the logits come
+            straight out of a linear layer.
     """
-    logits, labels = {}, {}
+    logits, labels, features = {}, {}, {}
     training = net.training
     net.eval()
     try:
-        for name in names:
-            loader = audit_loader(experiment, splits, name)
-            parts = [(_logits(experiment, net, images), target) for images, target in loader]
-            logits[name] = np.concatenate([part for part, _ in parts])
-            labels[name] = np.concatenate([target.numpy() for _, target in parts])
+        with _reading_features(experiment, net) as read:
+            for name in names:
+                batches = []
+                for images, target in audit_loader(experiment, splits, name):
+                    outputs = _logits(experiment, net, images)
+                    batches.append((outputs, read() if name in PROBED else None, target.numpy()))
+                logits[name] = np.concatenate([part for part, _, _ in batches])
+                labels[name] = np.concatenate([part for _, _, part in batches])
+                kept = [part for _, part, _ in batches if part is not None]
+                if kept:
+                    features[name] = np.concatenate(kept)
     finally:
         net.train(training)
-    return Outputs(logits, labels)
+    return Outputs(logits, labels, features)
+
+
+@contextmanager
+def _reading_features(
+    experiment: Experiment, net: nn.Module
+) -> Iterator[Callable[[], NDArray[np.float16] | None]]:
+    """Yield a function that returns what the classifier read in the last forward pass."""
+    last: list[torch.Tensor] = []
+    try:
+        classifier = find_classifier(net, experiment.example())
+    except UsageError:  # a network of another shape: audited without probes
+        yield lambda: None
+        return
+
+    def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        last[:] = inputs[:1]
+
+    handle = classifier.register_forward_pre_hook(keep)
+    try:
+        yield lambda: last[0].half().cpu().numpy()  # 11 bits are plenty for a linear probe
+    finally:
+        handle.remove()
 
 
 @torch.inference_mode()
@@ -50,10 +84,10 @@ def _logits(experiment: Experiment, net: nn.Module, images: torch.Tensor) -> NDA
 
 
 def audit_loader(experiment: Experiment, splits: Splits, name: str) -> BatchLoader:
-    """Return the batches of an audited split; of the retained training set, a stratified sample."""
+    """Return the batches of a split; of retained images of the train part a stratified sample."""
     part = experiment.data.train if name.endswith(("_train", "_val")) else experiment.data.test
     indices = splits[name]
-    if name == "retain_train":
+    if name in ("retain_train", "retain_val"):
         limit = experiment.config["metrics"]["max_images"]
         indices = subsample(indices, part.labels_N, limit=limit, seed=splits.seed)
     return BatchLoader(part, indices, batch_size=experiment.config["metrics"]["batch_size"])
@@ -71,25 +105,20 @@ def cached_outputs(experiment: Experiment, net: nn.Module, splits: Splits, folde
 
 
 def save_outputs(outputs: Outputs, path: Path, splits: Splits) -> None:
-    """Write logits and labels with the hash of the splits, atomically."""
-    arrays: dict[str, Any] = {f"logits/{name}": value for name, value in outputs.logits.items()}
-    arrays |= {f"labels/{name}": value for name, value in outputs.labels.items()}
+    """Write all arrays with the hash of the splits, atomically."""
+    arrays: dict[str, Any] = {
+        f"{kind}/{name}": value for kind in _KINDS for name, value in getattr(outputs, kind).items()
+    }
     with writing(path) as temporary:
         np.savez_compressed(temporary, splits_hash=np.array(splits.hash), **arrays)
 
 
 def load_outputs(path: Path) -> Outputs:
     """Read what `save_outputs` wrote."""
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
     with np.load(path) as stored:
-        return Outputs(
-            {
-                key.removeprefix("logits/"): stored[key]
-                for key in stored
-                if key.startswith("logits/")
-            },
-            {
-                key.removeprefix("labels/"): stored[key]
-                for key in stored
-                if key.startswith("labels/")
-            },
-        )
+        for key in stored:
+            kind, _, name = key.partition("/")
+            if kind in found:
+                found[kind][name] = stored[key]
+    return Outputs(**found)

@@ -63,6 +63,13 @@ def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
     for axis in ("models", "regularizers", "methods", "forget", "seeds"):
         if not table[axis]:
             raise UsageError(f"Expected table.{axis} to have at least one entry, but it is empty.")
+    single = [o for o in command_line_overrides() if o.lstrip("+").startswith("method.")]
+    if single:
+        raise UsageError(
+            f"Expected table.methods to say what is compared, but got {' '.join(single)}: options "
+            "of one method do not fit them all. Make a method of its own, a YAML with `defaults: "
+            "[NAME]`, `name` and these options, as conf/method/soft_prune_literal.yaml is one."
+        )
     phases = _plan(experiment, table)
     total = sum(len(phase.cells) for phase in phases)
     missing = sum(phase.missing for phase in phases)

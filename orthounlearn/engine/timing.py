@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from orthounlearn.engine.context import RequestContext
+from orthounlearn.errors import UsageError
 from orthounlearn.methods.base import UnlearningMethod
 
 _REPEATS = 5  # of a training-free request, on copies; the first is the warm-up
@@ -36,6 +37,9 @@ def carry_out(method: UnlearningMethod, net: nn.Module, context: RequestContext)
         method: Fresh.
         net: The original model; gone afterwards.
         context: Of the request.
+
+    Raises:
+        UsageError: The method diverged.
     """
     seconds = []
     if method.training_free:
@@ -54,14 +58,29 @@ def carry_out(method: UnlearningMethod, net: nn.Module, context: RequestContext)
         took = method.unlearn_seconds
     elif seconds:
         took = statistics.median([*seconds[1:], took])
-    return Timed(unlearned, prepare_s, took)
+    return Timed(_finite(unlearned, method), prepare_s, took)
 
 
 def run_once(method: UnlearningMethod, net: nn.Module, context: RequestContext) -> nn.Module:
-    """Prepare a method and run its request without taking the time."""
+    """Prepare a method and run its request without taking the time.
+
+    Raises:
+        UsageError: The method diverged.
+    """
     with context.preparing():
         method.prepare(net, context)
-    return method.unlearn(net, context)
+    return _finite(method.unlearn(net, context), method)
+
+
+def _finite(net: nn.Module, method: UnlearningMethod) -> nn.Module:
+    """Refuse a network that the last step has destroyed; its loss was still finite before."""
+    broken = [name for name, tensor in net.state_dict().items() if not tensor.isfinite().all()]
+    if broken:
+        raise UsageError(
+            f"{type(method).__name__} diverged: {len(broken)} of its tensors are not finite, such "
+            f"as {broken[0]}. Lower its learning rate or its strength."
+        )
+    return net
 
 
 def _run(

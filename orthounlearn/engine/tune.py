@@ -12,6 +12,7 @@ import yaml
 from lightning import seed_everything
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from torch import nn
 
 from orthounlearn.config.build import (
@@ -86,7 +87,7 @@ def tune(experiment: Experiment, *, tuned_dir: Path) -> Path:
         raise UsageError("Expected experiment=NAME with a `tune` node, such as digits_cpu.")
     cells = _cells(experiment, options)
     study = _study(experiment, space, cells)
-    finished = sum(t.state.is_finished() for t in study.trials)
+    finished = _completed(study)
 
     def objective(trial: optuna.Trial) -> float:
         values = {key: _suggest(trial, key, node) for key, node in space.items()}
@@ -135,6 +136,11 @@ def _study(experiment: Experiment, space: Mapping[str, Any], cells: Sequence[Cel
         sampler=optuna.samplers.TPESampler(seed=0),
         load_if_exists=True,
     )
+
+
+def _completed(study: optuna.Study) -> int:
+    """Return how many settings were judged; one that was interrupted is tried again."""
+    return sum(trial.state == TrialState.COMPLETE for trial in study.trials)
 
 
 def _suggest(trial: optuna.Trial, key: str, node: Mapping[str, Any]) -> Any:  # noqa: ANN401
@@ -196,7 +202,7 @@ def _write(
     best["tuned"] = {
         "command": f"orthounlearn tune {' '.join(command_line_overrides())}",
         "split": " + ".join(SPLITS),
-        "trials": sum(t.state.is_finished() for t in study.trials),
+        "trials": _completed(study),
         "objective": round(study.best_value, 4),
         "cells": [
             f"{cell.stored.folder.name}: {cell.experiment.data.class_names[c]}"

@@ -1,7 +1,7 @@
 """The request: original model -> method -> unlearned checkpoint -> audit -> run directory."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,13 @@ from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, file_digest, read_json, write_json, write_text
 from orthounlearn.lit.callbacks.status import write_status
 from orthounlearn.methods.base import UnlearningMethod
-from orthounlearn.metrics.suite import Outputs, against_original, against_retrained, audit
+from orthounlearn.metrics.suite import (
+    Outputs,
+    against_both,
+    against_original,
+    against_retrained,
+    audit,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -225,7 +231,8 @@ def finish_run(request: Request, net: nn.Module, *, timed: Timed | None) -> dict
     """Audit a network, compare it, and write and log everything."""
     experiment, folder = request.experiment, request.folder
     outputs = predict(experiment, net, request.splits)
-    save_outputs(outputs, folder / "outputs.npz", request.splits)
+    # Features are large and can be made again from the checkpoint.
+    save_outputs(replace(outputs, features={}), folder / "outputs.npz", request.splits)
     values = _audit(request, outputs)
     metrics: dict[str, float] = {}
     original = None if timed is None else _reference(request, without=())
@@ -236,6 +243,8 @@ def finish_run(request: Request, net: nn.Module, *, timed: Timed | None) -> dict
     if retrained is not None:
         values |= against_retrained(outputs, values, retrained.outputs, retrained.values)
         metrics |= {f"retrained/{key}": value for key, value in retrained.values.items()}
+        if original is not None:
+            values |= against_both(values, original.values, retrained.values)
     if timed is not None:
         values |= {"time/prep_s": timed.prepare_s, "time/unlearn_s": timed.unlearn_s}
     metrics |= {f"unlearned/{key}": value for key, value in values.items()}

@@ -49,6 +49,10 @@ CATALOG = (
     Figure("mia/pop_*/tpr@fpr*", "MIA TPR", "%", "retrained", "true-positive rate at a low false-positive rate; empty if unresolved"),
     Figure("mia/pop_*/bacc", "MIA bal. acc", "%", "retrained", "balanced accuracy of a threshold chosen on another half"),
     Figure("mia/pop_margin/auc_gap_*", "MIA AUC gap", "", "info", "paired 95 % bootstrap interval of AUC_u − AUC_r"),
+    Figure("probe/*_index", "Probe index", "", "retrained", "(probe_u − probe_r) / (probe_o − probe_r): 0 as after retraining, 1 nothing removed"),
+    Figure("probe/k*_auc", "Probe AUC", "", "retrained", "AUC of that probe's probability, forgotten against retained test images"),
+    Figure("probe/k*", "Probe recall", "%", "retrained", "share of forgotten test images that a fresh linear classifier on the features finds again, fitted on k held-out images per class"),
+    Figure("proto/recall", "Prototype recall", "%", "retrained", "share of forgotten test images nearest to the mean of their own class, 10 held-out images per class"),
     Figure("compat/salun_*", "MIA-efficacy", "%", "retrained", "share of D_f that an SVC on D_r against test images calls non-member (SalUn)"),
     Figure("compat/golatkar_mia", "MIA (Golatkar)", "%", "retrained", "share of D_f that a logistic attack on entropy calls member"),
     Figure("retain_ratio", "Retain ratio", "%", "high", "retain test accuracy over the original's"),
@@ -70,15 +74,13 @@ def figure(key: str) -> Figure:
         KeyError: The key is not in the catalog.
     """
     for entry in CATALOG:
+        if entry.pattern == key:
+            return entry
+    if key.endswith("_gap"):  # before the patterns, whose `*` would take the gap for the figure
+        base = figure(key.removesuffix("_gap"))
+        formula = f"{base.formula}; minus the retrained model's"
+        return Figure(key, f"Δ {base.heading}", base.unit, "low", formula)
+    for entry in CATALOG:
         if fnmatchcase(key, entry.pattern):
             return entry
-    if key.endswith("_gap"):
-        base = figure(key.removesuffix("_gap"))
-        return Figure(
-            key,
-            f"Δ {base.heading}",
-            base.unit,
-            "low",
-            f"{base.formula}; minus the retrained model's",
-        )
     raise KeyError(key)

@@ -1,16 +1,21 @@
 """The audit of one network: all figures under the keys that logs and tables use."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orthounlearn.metrics import accuracy, compat, divergence, membership
+from orthounlearn.metrics import accuracy, compat, divergence, membership, probe
 from orthounlearn.metrics.scores import Ints, margin
 
-AUDITED = ("forget_train", "forget_test", "retain_train", "retain_val", "retain_test")
-"""The splits whose logits the audit reads."""
+_ACCURATE = ("forget_train", "forget_test", "retain_train", "retain_val", "retain_test")
+
+AUDITED = (*_ACCURATE, "forget_probe")
+"""The splits that the audit runs a network on."""
+
+PROBED = ("forget_probe", "forget_test", "retain_val", "retain_test")
+"""Those whose features probes are fitted on (the first of each kind) and asked about."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +25,13 @@ class Outputs:
     Attributes:
         logits: Split name -> float32 (N, K).
         labels: Split name -> int64 (N,).
+        features: Split name of `PROBED` -> (N, C), what the classifier reads; empty for a network
+            whose logits do not come straight out of a linear layer.
     """
 
     logits: Mapping[str, NDArray[np.float32]]
     labels: Mapping[str, Ints]
+    features: Mapping[str, NDArray[np.float16]] = field(default_factory=dict)
 
     def __getitem__(self, split: str) -> tuple[NDArray[np.float32], Ints]:
         return self.logits[split], self.labels[split]
@@ -40,7 +48,7 @@ def audit(
         class_names: K names.
         seed: Of the attackers' draws.
     """
-    values = {f"acc/{split}": accuracy.micro_accuracy(*outputs[split]) for split in AUDITED}
+    values = {f"acc/{split}": accuracy.micro_accuracy(*outputs[split]) for split in _ACCURATE}
     for split in ("forget_train", "forget_test", "retain_test"):
         values[f"loss/{split}"] = accuracy.negative_log_likelihood(*outputs[split])
     (forget_logits, forget_labels), (retain_logits, retain_labels) = (
@@ -68,7 +76,38 @@ def audit(
     efficacy = compat.salun_efficacy(*parts, seed=seed)
     values.update({f"compat/{key}": value for key, value in efficacy.items()})
     values["compat/golatkar_mia"] = compat.golatkar_mia(*parts, seed=seed)
+    return values | _probes(outputs, seed)
+
+
+def _probes(outputs: Outputs, seed: int) -> dict[str, float]:
+    if not outputs.features:
+        return {}
+    forget_probe, forget_test, retain_val, retain_test = (
+        probe.Features(outputs.features[split], outputs.labels[split]) for split in PROBED
+    )
+    fit = probe.Features(
+        np.concatenate([forget_probe.values_NC, retain_val.values_NC]),
+        np.concatenate([forget_probe.labels_N, retain_val.labels_N]),
+    )
+    values: dict[str, float] = {}
+    for shots in probe.SHOTS:
+        found = probe.linear_probe(fit, forget_test, retain_test, shots=shots, seed=seed)
+        values |= {f"probe/k{shots}": found["recall"], f"probe/k{shots}_auc": found["auc"]}
+    values["proto/recall"] = probe.prototype_recall(
+        fit, forget_test, shots=min(probe.SHOTS), seed=seed
+    )
     return values
+
+
+def against_both(
+    values: Mapping[str, float], original: Mapping[str, float], retrained: Mapping[str, float]
+) -> dict[str, float]:
+    """Return where the network stands on the way from the original to the retrained one."""
+    return {
+        f"{key}_index": probe.probe_index(values[key], original[key], retrained[key])
+        for key in (f"probe/k{shots}" for shots in probe.SHOTS)
+        if key in values and key in original and key in retrained
+    }
 
 
 def against_original(

@@ -1,9 +1,10 @@
 """The chosen columns of a printed table, and how their numbers look."""
 
 import math
+from collections.abc import Sequence
 
 from orthounlearn.metrics.catalog import figure
-from orthounlearn.report.rows import Cell
+from orthounlearn.report.rows import Cell, Row
 
 COLUMNS = (
     "acc/retain_test",
@@ -12,16 +13,27 @@ COLUMNS = (
     "acc/forget_test",
     "mia/pop_margin/auc",
     "mia/pop_lr/auc",
-    "compat/salun_confidence",
+    "probe/k10",
+    "probe/k50",
     "routing_js",
     "avg_gap",
     "time/prep_s",
     "time/unlearn_s",
 )
-"""Utility, forgetting, membership, likeness to the retrained model, cost."""
+"""Utility, forgetting, membership, features, likeness to the retrained model, cost."""
 
 _SCALE = {"%": 100.0, "ms": 1000.0, "": 1.0}
-_NAMES = {"mia/pop_margin/auc": "MIA AUC margin", "mia/pop_lr/auc": "MIA AUC learned"}
+_NAMES = {
+    "mia/pop_margin/auc": "MIA AUC margin",
+    "mia/pop_lr/auc": "MIA AUC learned",
+    "probe/k10": "10-shot probe",
+    "probe/k50": "50-shot probe",
+}
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """Return the chosen columns in which some row has a value."""
+    return [key for key in COLUMNS if any(key in row.metrics for row in rows)]
 
 
 def heading(key: str) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orthounlearn.report.claims import claim_lines
-from orthounlearn.report.columns import COLUMNS, heading, number
+from orthounlearn.report.columns import columns, heading, number
 from orthounlearn.report.rows import Row
 
 LEGEND = (
@@ -68,9 +68,10 @@ def to_markdown(rows: Sequence[Row], *, command: str | None, environment: dict[s
         LEGEND,
         "",
     ]
+    keys = columns(rows)
     for title, group in _groups(rows):
-        cells = [["Method", *(heading(key) for key in COLUMNS)]]
-        cells += [[row.method, *_numbers(row)] for row in group]
+        cells = [["Method", *(heading(key) for key in keys)]]
+        cells += [[row.method, *_numbers(row, keys)] for row in group]
         lines += [f"### {title}", "", *_markdown_table(cells), ""]
     claims = claim_lines(rows)
     cells = [["Published claim", "Source", "Measured here", "Note"], *map(list, claims)]
@@ -86,27 +87,31 @@ def to_markdown(rows: Sequence[Row], *, command: str | None, environment: dict[s
 
 def to_latex(rows: Sequence[Row], *, command: str | None) -> str:
     """Return the chosen columns with booktabs rules."""
+    keys = columns(rows)
     lines = [
         f"% {command}" if command else "% orthounlearn report",
         r"% needs \usepackage{booktabs}",
     ]
-    lines += [r"\begin{tabular}{l" + "r" * len(COLUMNS) + "}", r"\toprule"]
-    lines.append(" & ".join(["Method", *(_latex(heading(key)) for key in COLUMNS)]) + r" \\")
+    lines += [r"\begin{tabular}{l" + "r" * len(keys) + "}", r"\toprule"]
+    lines.append(" & ".join(["Method", *(_latex(heading(key)) for key in keys)]) + r" \\")
     for title, group in _groups(rows):
-        lines += [r"\midrule", rf"\multicolumn{{{len(COLUMNS) + 1}}}{{l}}{{{_latex(title)}}} \\"]
-        lines += [" & ".join(map(_latex, [row.method, *_numbers(row)])) + r" \\" for row in group]
+        lines += [r"\midrule", rf"\multicolumn{{{len(keys) + 1}}}{{l}}{{{_latex(title)}}} \\"]
+        lines += [
+            " & ".join(map(_latex, [row.method, *_numbers(row, keys)])) + r" \\" for row in group
+        ]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
     """Print the chosen columns and the claims."""
+    keys = columns(rows)
     for title, group in _groups(rows):
         table = Table(title=title, title_justify="left")
         table.add_column("Method", no_wrap=True)
-        for key in COLUMNS:
+        for key in keys:
             table.add_column(heading(key), justify="right")
         for row in group:
-            table.add_row(row.method, *_numbers(row))
+            table.add_row(row.method, *_numbers(row, keys))
         console.print(table)
     console.print(LEGEND, highlight=False)
     claims = Table(title="The published claims beside soft_prune here", title_justify="left")
@@ -117,8 +122,8 @@ def show(rows: Sequence[Row], console: Console) -> None:
     console.print(claims)
 
 
-def _numbers(row: Row) -> list[str]:
-    return [number(key, row.metrics.get(key)) for key in COLUMNS]
+def _numbers(row: Row, keys: Sequence[str]) -> list[str]:
+    return [number(key, row.metrics.get(key)) for key in keys]
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:

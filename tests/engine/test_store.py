@@ -10,6 +10,7 @@ from orthounlearn.engine import store
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.errors import UsageError
 from orthounlearn.files import read_json
+from orthounlearn.lit.classifier import LitClassifier
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -25,13 +26,13 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
 @pytest.fixture
 def count_fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     fits: list[int] = []
-    plain = store._train
+    plain = store.fit
 
     def counted(*arguments, **options):
         fits.append(1)
         return plain(*arguments, **options)
 
-    monkeypatch.setattr(store, "_train", counted)
+    monkeypatch.setattr(store, "fit", counted)
     return fits
 
 
@@ -127,14 +128,14 @@ def test_resume(open_job, monkeypatch: pytest.MonkeyPatch):
     for path in folder.iterdir():
         path.unlink()
 
-    plain = store.LitClassifier.training_step
+    plain = LitClassifier.training_step
 
     def killed(module, batch, batch_idx):
         if module.current_epoch == 2 and batch_idx == 3:
             raise KilledError
         return plain(module, batch, batch_idx)
 
-    monkeypatch.setattr(store.LitClassifier, "training_step", killed)
+    monkeypatch.setattr(LitClassifier, "training_step", killed)
     with pytest.raises(KilledError):
         ensure_trained(open_job("recipe.epochs=4"), seed=0)
     assert (folder / "resume.ckpt").exists()
@@ -146,7 +147,7 @@ def test_resume(open_job, monkeypatch: pytest.MonkeyPatch):
         epochs.append(module.current_epoch)
         return plain(module, batch, batch_idx)
 
-    monkeypatch.setattr(store.LitClassifier, "training_step", watched)
+    monkeypatch.setattr(LitClassifier, "training_step", watched)
     resumed = ensure_trained(open_job("recipe.epochs=4"), seed=0)
     assert set(epochs) == {2, 3}
     assert_equal(weights(resumed.folder), whole)
@@ -154,13 +155,13 @@ def test_resume(open_job, monkeypatch: pytest.MonkeyPatch):
 
 def test_retraining_never_sees_the_forgotten_class(open_job, monkeypatch: pytest.MonkeyPatch):
     seen: set[int] = set()
-    plain = store.LitClassifier.training_step
+    plain = LitClassifier.training_step
 
     def watched(module, batch, batch_idx):
         seen.update(batch[1].tolist())
         return plain(module, batch, batch_idx)
 
-    monkeypatch.setattr(store.LitClassifier, "training_step", watched)
+    monkeypatch.setattr(LitClassifier, "training_step", watched)
     ensure_trained(open_job("recipe.epochs=1"), seed=0, without=(3, 7))
     assert seen == {0, 1, 2, 4, 5, 6, 8, 9}
 

@@ -1,12 +1,16 @@
 """The audit as a whole: positive and negative controls, composites, the catalog."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from orthounlearn.metrics.catalog import CATALOG, figure
 from orthounlearn.metrics.suite import (
     AUDITED,
+    PROBED,
     Outputs,
+    against_both,
     against_original,
     against_retrained,
     audit,
@@ -16,11 +20,19 @@ NAMES = ("a", "b", "c", "d")
 
 
 def outputs(
-    *, gain: float = 6.0, leak: float = 0.0, masked: bool = False, seed: int = 0
+    *,
+    gain: float = 6.0,
+    leak: float = 0.0,
+    masked: bool = False,
+    known: float = 6.0,
+    seed: int = 0,
 ) -> Outputs:
-    """A network that knows all classes; class 0 is the forgotten one."""
+    """A network that knows all classes; class 0 is the forgotten one.
+
+    Its features separate the classes by `gain`, the forgotten one by `known`.
+    """
     rng = np.random.default_rng(seed)
-    logits, labels = {}, {}
+    logits, labels, features = {}, {}, {}
     for split in AUDITED:
         count = 300
         truth = np.zeros(count, int) if split.startswith("forget") else rng.integers(1, 4, count)
@@ -29,18 +41,27 @@ def outputs(
         if masked:
             z[:, 0] = -1e4
         logits[split], labels[split] = z.astype(np.float32), truth
-    return Outputs(logits, labels)
+        if split in PROBED:
+            h = rng.normal(size=(count, 4)) * 2
+            h[np.arange(count), truth] += np.where(truth == 0, known, gain)
+            features[split] = h.astype(np.float16)
+    return Outputs(logits, labels, features)
 
 
 def full(ours: Outputs, retrained: Outputs, original: Outputs) -> dict[str, float]:
     values = audit(ours, forget=[0], class_names=NAMES)
     values |= against_original(values, audit(original, forget=[0], class_names=NAMES))
     theirs = audit(retrained, forget=[0], class_names=NAMES)
+    before = audit(original, forget=[0], class_names=NAMES)
+    values |= against_both(values, before, theirs)
     return values | against_retrained(ours, values, retrained, theirs)
 
 
+RETRAINED = outputs(masked=True, known=0.0, seed=1)
+
+
 def test_every_figure_is_in_the_catalog():
-    values = full(outputs(leak=3), outputs(masked=True), outputs(leak=3))
+    values = full(outputs(leak=3), RETRAINED, outputs(leak=3))
     for key in values:
         assert figure(key).formula
     with pytest.raises(KeyError):
@@ -48,7 +69,7 @@ def test_every_figure_is_in_the_catalog():
 
 
 def test_every_entry_of_the_catalog_is_used():
-    values = full(outputs(leak=3), outputs(masked=True), outputs(leak=3))
+    values = full(outputs(leak=3), RETRAINED, outputs(leak=3))
     values |= {"time/prep_s": 0.0, "time/unlearn_s": 0.0}
     used = {id(figure(key)) for key in values}
     assert [entry.pattern for entry in CATALOG if id(entry) not in used] == []
@@ -67,6 +88,31 @@ def test_positive_and_negative_controls():
     clean = audit(outputs(leak=0), forget=[0], class_names=NAMES)
     assert leaking["mia/pop_margin/auc"] > 0.8
     assert clean["mia/pop_margin/auc"] == pytest.approx(0.5, abs=0.07)
+
+
+def test_a_masked_logit_passes_the_outputs_and_fails_the_probe():
+    """The reason why there are probes: the mask changes no feature."""
+    original, mask = outputs(leak=3), outputs(leak=3, masked=True)
+    values = full(mask, RETRAINED, original)
+    assert values["acc/forget_test"] == 0
+    assert values["acc/forget_test_gap"] == 0
+    assert values["probe/k50"] == audit(original, forget=[0], class_names=NAMES)["probe/k50"]
+    assert values["probe/k50_index"] == 1
+    assert values["probe/k50_gap"] > 0.1
+    itself = full(RETRAINED, RETRAINED, original)
+    assert (itself["probe/k50_index"], itself["probe/k10_index"]) == (0, 0)
+
+
+def test_a_network_without_features_is_audited_without_probes():
+    values = audit(replace(outputs(), features={}), forget=[0], class_names=NAMES)
+    assert not any(key.startswith(("probe/", "proto/")) for key in values)
+
+
+def test_gap_of_a_pattern_is_a_gap():
+    assert figure("probe/k50_gap").heading == "Δ Probe recall"
+    assert figure("loss/forget_test_gap").target == "low"
+    assert figure("probe/k50_index").heading == "Probe index"
+    assert figure("avg_gap").heading == "Avg. gap"
 
 
 def test_composites_by_hand():
@@ -96,9 +142,10 @@ def test_order_and_precision_change_nothing():
     turned = Outputs(
         {name: z[order].astype(np.float64) for name, z in ours.logits.items()},
         {name: y[order] for name, y in ours.labels.items()},
+        {name: h[order] for name, h in ours.features.items()},
     )
     one, other = (audit(o, forget=[0], class_names=NAMES) for o in (ours, turned))
-    drawn = ("bacc", "/lr", "pop_lr", "compat")  # these draw halves, folds or sides
+    drawn = ("bacc", "/lr", "pop_lr", "compat", "probe/", "proto/")  # halves, folds, sides, shots
     for key, value in one.items():
         if not any(part in key for part in drawn) and not np.isnan(value):
             assert other[key] == pytest.approx(value, abs=1e-9), key

@@ -1,0 +1,108 @@
+"""What the features still know of a class: attacks that a masked or zeroed logit cannot pass.
+
+A probe is a fresh linear classifier on the frozen features that the network's own classifier
+reads, fitted on a few images that neither the original nor the retrained model was trained on. The
+target is the retrained model's recall, not chance: a network that never saw cats still has features
+that tell cats from dogs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from orthounlearn.metrics.roc import auc
+from orthounlearn.metrics.scores import Floats, Ints
+
+SHOTS = (10, 50)
+"""Images per class that a probe is fitted on."""
+
+_DRAWS = 3  # of the fitting images; recall is averaged, since one draw moves it by several points
+_PENALTY = 0.1  # scikit-learn's C
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features and labels of some images.
+
+    Attributes:
+        values_NC: (N, C).
+        labels_N: (N,).
+    """
+
+    values_NC: NDArray[np.floating]
+    labels_N: Ints
+
+
+def linear_probe(
+    fit: Features, forgotten: Features, retained: Features, *, shots: int, seed: int = 0
+) -> dict[str, float]:
+    """Return how well a probe finds the forgotten classes again.
+
+    Args:
+        fit: Images of all classes to fit on.
+        forgotten: Other images of the forgotten classes.
+        retained: Other images of the other classes.
+        shots: Images per class to fit on.
+        seed: Of the draws.
+
+    Returns:
+        `recall`: share of the forgotten images that the probe gives their own class, in [0, 1].
+        `auc`: area under the ROC of the forgotten classes' probability, forgotten against retained
+        images. Both nan if a class has fewer than `shots` images to fit on.
+    """
+    forget = np.unique(forgotten.labels_N)
+    if np.unique(fit.labels_N, return_counts=True)[1].min() < shots:
+        return {"recall": float("nan"), "auc": float("nan")}
+    recalls, areas = [], []
+    for draw in range(_DRAWS):
+        chosen = _draw(fit.labels_N, shots, np.random.default_rng([seed, draw]))
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=_PENALTY, max_iter=1000))
+        probe.fit(fit.values_NC[chosen].astype(np.float64), fit.labels_N[chosen])
+        recalls.append(np.mean(probe.predict(forgotten.values_NC) == forgotten.labels_N))
+        columns = np.isin(probe.classes_, forget)
+        sides = [
+            probe.predict_proba(part.values_NC)[:, columns].sum(1) for part in (forgotten, retained)
+        ]
+        areas.append(auc(*sides))
+    return {"recall": float(np.mean(recalls)), "auc": float(np.mean(areas))}
+
+
+def prototype_recall(fit: Features, forgotten: Features, *, shots: int, seed: int = 0) -> float:
+    """Return the share of forgotten images that are nearest to the mean of their own class.
+
+    Distance is Euclidean between features scaled to length 1; nothing is trained. nan if a class
+    has fewer than `shots` images to fit on.
+    """
+    labels, counts = np.unique(fit.labels_N, return_counts=True)
+    if counts.min() < shots:
+        return float("nan")
+    chosen = _draw(fit.labels_N, shots, np.random.default_rng(seed))
+    values, own = _unit(fit.values_NC[chosen]), fit.labels_N[chosen]
+    means_KC = _unit(np.stack([values[own == label].mean(0) for label in labels]))
+    nearest = labels[(_unit(forgotten.values_NC) @ means_KC.T).argmax(1)]
+    return float(np.mean(nearest == forgotten.labels_N))
+
+
+def probe_index(unlearned: float, original: float, retrained: float) -> float:
+    """Return (u − r) / (o − r): 0 as after retraining, 1 nothing removed, below 0 damaged.
+
+    nan where original and retrained model differ by less than 0.02, so that it would be noise.
+    """
+    if not abs(original - retrained) >= 0.02:
+        return float("nan")
+    return (unlearned - retrained) / (original - retrained)
+
+
+def _draw(labels_N: Ints, shots: int, rng: np.random.Generator) -> Ints:
+    """Return the indices of `shots` images of each class."""
+    members = [np.flatnonzero(labels_N == label) for label in np.unique(labels_N)]
+    return np.concatenate([rng.permutation(indices)[:shots] for indices in members])
+
+
+def _unit(values: NDArray[np.floating]) -> Floats:
+    wide = values.astype(np.float64)
+    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12))

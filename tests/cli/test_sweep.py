@@ -1,0 +1,91 @@
+"""The table from one command: all cells, once; interrupted or failed, it can go on."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orthounlearn.engine import sweep
+
+SMALL = (
+    "model.width=4", "recipe.epochs=1", "table.models=[resnet20]", "table.regularizers=[so]",
+    "table.seeds=[0]", "table.forget=[[3]]",
+)  # fmt: skip
+
+
+def test_sweep_makes_the_table_and_trains_nothing_twice(
+    call: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    axes = (*SMALL, "table.methods=[original,retrain,soft_prune]")
+    result = call("sweep", *axes)
+    assert result.code == 0, result.err
+    assert "original models: 1/1 done" in result.err
+    assert "unlearning methods: 2/2 done" in result.err
+    table = json.loads((tmp_path / "runs/tables/digits/table.json").read_text())
+    assert {row["method"] for row in table["rows"]} == {"original", "retrain", "soft_prune"}
+    assert table["command"].startswith("orthounlearn sweep experiment=digits_cpu model.width=4")
+    ours = next(row for row in table["rows"] if row["method"] == "soft_prune")["metrics"]
+    assert ours["acc/retain_test"]["target"] is not None
+    assert len(list((tmp_path / "runs/models").glob("*/model.ckpt"))) == 2
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(subprocess, "run", never)
+    again = call("sweep", *axes)
+    assert again.code == 0, again.err
+    assert "0 to run" in again.err
+    assert "soft_prune" in again.out
+
+
+def test_failed_cell_is_told_and_nothing_half_done_is_left(call: Callable, tmp_path: Path):
+    result = call("sweep", *SMALL, "table.methods=[original]", "optimizer.lr=1e12")
+    assert result.code == 2
+    assert "1 of 1 cells (original models) did not finish" in result.err
+    assert "Training diverged" in result.err
+    assert not (tmp_path / "runs/tables").exists()
+    assert not list((tmp_path / "runs").rglob("model.ckpt"))
+
+
+def test_options_of_one_method_are_refused(call: Callable):
+    result = call("sweep", *SMALL, "method.rate=0.2")
+    assert result.code == 2
+    assert "method.rate=0.2" in result.err
+    assert "a method of its own" in result.err
+
+
+def test_every_class_alone(call: Callable, monkeypatch: pytest.MonkeyPatch):
+    planned: list[sweep.Phase] = []
+
+    def stop(phase: sweep.Phase, _: object) -> None:
+        planned.append(phase)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "_run", stop)
+    axes = [a for a in SMALL if "forget" not in a]
+    result = call("sweep", *axes, "table.forget=all", "table.methods=[original]")
+    assert result.code == 130
+    assert planned[0].missing == 1
+
+
+def test_launcher_threads_and_overrides_reach_the_cells(
+    call: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    commands = []
+
+    def record(command: list[str], **options: object) -> subprocess.CompletedProcess:
+        commands.append((command, options["env"]))
+        return subprocess.CompletedProcess(command, 1, "", "stopped here")
+
+    monkeypatch.setattr(subprocess, "run", record)
+    (tmp_path / "mine").mkdir()
+    own = ("--config-dir", "mine", "table.launcher=submitit_slurm", "table.jobs=2")
+    result = call("sweep", *own, *SMALL)
+    assert "stopped here" in result.err
+    command, environment = commands[0]
+    assert "hydra/launcher=submitit_slurm" in command
+    assert command[command.index("--config-dir") + 1] == str(tmp_path / "mine")
+    assert {"model=resnet20", "regularizer=so", "seed=0", "model.width=4"} <= set(command)
+    assert int(environment["OMP_NUM_THREADS"]) >= 1

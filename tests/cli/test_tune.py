@@ -1,0 +1,90 @@
+"""Tuning: on validation images alone, resumable, and used by the other jobs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orthounlearn import cli
+from orthounlearn.engine import tune
+
+SMALL = (
+    "model.width=4", "recipe.epochs=2", "logger=none", "tune.trials=2", "tune.models=[resnet20]",
+    "tune.regularizers=[so]", "tune.forget=[[1]]",
+)  # fmt: skip
+
+
+@pytest.fixture
+def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(cli, "CONF_DIR", str(tmp_path / "conf"))
+    return tmp_path / "conf/method/tuned/digits_cpu"
+
+
+def test_tune_writes_what_it_found_and_how(call: Callable, tuned: Path, tmp_path: Path):
+    result = call("tune", "method=soft_prune", "method.pooling=mean", *SMALL)
+    assert result.code == 0, result.err
+    text = (tuned / "soft_prune.yaml").read_text()
+    assert text.startswith("# @package method\n")
+    found = yaml.safe_load(text)
+    assert found["pooling"] == "mean"  # set by hand
+    assert 0.05 <= found["rate"] <= 0.6
+    note = found["tuned"]
+    assert (note["trials"], note["split"]) == (2, "forget_val + retain_val")
+    assert note["command"].startswith("orthounlearn tune experiment=digits_cpu method=soft_prune")
+    assert not list((tmp_path / "runs/models").glob("*without*")), (
+        "the retrained model must not help"
+    )
+
+
+def test_tuning_sees_validation_images_only(
+    call: Callable, tuned: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read: set[str] = set()
+    plain = tune.predict
+
+    def watched(experiment, net, splits, names):
+        read.update(names)
+        return plain(experiment, net, splits, names)
+
+    monkeypatch.setattr(tune, "predict", watched)
+    assert call("tune", "method=soft_prune", *SMALL).code == 0
+    assert tuned.exists()
+    assert read == {"forget_val", "retain_val"}
+
+
+def test_killed_search_goes_on(call: Callable, tuned: Path, monkeypatch: pytest.MonkeyPatch):
+    tried: list[dict] = []
+    plain = tune._loss
+
+    def watched(cell, values):
+        tried.append(dict(values))
+        if len(tried) == 2:
+            raise KeyboardInterrupt
+        return plain(cell, values)
+
+    monkeypatch.setattr(tune, "_loss", watched)
+    assert call("tune", "method=soft_prune", *SMALL).code == 130
+    assert not tuned.exists()
+    assert call("tune", "method=soft_prune", *SMALL).code == 0
+    assert len(tried) == 3  # one finished before, the other one again
+    assert (tuned / "soft_prune.yaml").exists()
+
+
+def test_diverged_setting_is_the_worst(open_job: Callable):
+    experiment = open_job("method=gradient_ascent")
+    stored = tune.ensure_trained(experiment, seed=0)
+    cell = tune.Cell(experiment, experiment.splits((1,)), stored, 0.9)
+    assert tune._loss(cell, {"optimizer.lr": 1e30, "epochs": 3}) == 2
+    assert tune._loss(cell, {"optimizer.lr": 1e-9, "epochs": 1}) < 2
+
+
+def test_stored_values_are_used_by_the_other_jobs(open_job: Callable):
+    """Composed from the files that are in the repository."""
+    stored = yaml.safe_load(
+        Path(cli.CONF_DIR, "method/tuned/digits_cpu/soft_prune.yaml").read_text()
+    )
+    method = open_job("method=soft_prune").config["method"]
+    assert method["rate"] == stored["rate"]
+    assert method["tuned"]["command"] == stored["tuned"]["command"]
+    assert open_job("method=soft_prune", "method.rate=0.11").config["method"]["rate"] == 0.11

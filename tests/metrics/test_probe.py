@@ -1,0 +1,92 @@
+"""Probes on features whose content is known."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from orthounlearn.metrics.probe import Features, linear_probe, probe_index, prototype_recall
+
+
+def features(
+    count: int, *, classes: tuple[int, ...] = (0, 1, 2), shift: float = 4.0, seed: int = 0
+) -> Features:
+    """Unit Gaussians around `shift` times a unit vector of their class."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.array(classes), count)
+    values = rng.normal(size=(len(labels), 8))
+    values[np.arange(len(labels)), labels] += shift
+    return Features(values.astype(np.float16), labels)
+
+
+def probe(shift: float, *, shots: int = 50, seed: int = 0) -> dict[str, float]:
+    fit, forgotten, retained = (
+        features(200, shift=shift),
+        features(300, classes=(0,), shift=shift, seed=1),
+        features(300, classes=(1, 2), shift=shift, seed=2),
+    )
+    return linear_probe(fit, forgotten, retained, shots=shots, seed=seed)
+
+
+def test_separated_classes_are_found_and_mixed_ones_are_chance():
+    assert probe(8) == {"recall": 1, "auc": 1}
+    found = probe(0)
+    assert found["auc"] == pytest.approx(0.5, abs=3 * np.sqrt(901 / (12 * 300 * 600)))
+    assert found["recall"] == pytest.approx(1 / 3, abs=0.15)
+
+
+def test_more_separation_is_more_recall():
+    recalls = [probe(shift)["recall"] for shift in (0.5, 1.5, 3)]
+    assert recalls == sorted(recalls)
+    assert recalls[2] - recalls[0] > 0.3
+
+
+def test_recall_is_that_of_a_logistic_regression_on_all_images():
+    """With as many shots as there are images nothing is left to draw."""
+    fit, forgotten = features(30, shift=1.5), features(400, classes=(0,), shift=1.5, seed=1)
+    retained = features(400, classes=(1, 2), shift=1.5, seed=2)
+    values = fit.values_NC.astype(float)
+    mean, std = values.mean(0), values.std(0)
+    plain = LogisticRegression(C=0.1, max_iter=1000).fit((values - mean) / std, fit.labels_N)
+    expected = np.mean(plain.predict((forgotten.values_NC - mean) / std) == 0)
+    found = linear_probe(fit, forgotten, retained, shots=30)["recall"]
+    assert found == pytest.approx(expected, abs=0.005)
+
+
+def test_several_forgotten_classes_count_together():
+    fit = features(60, classes=(0, 1, 2, 3), shift=6)
+    forgotten = features(100, classes=(0, 3), shift=6, seed=1)
+    retained = features(100, classes=(1, 2), shift=6, seed=2)
+    found = linear_probe(fit, forgotten, retained, shots=50)
+    assert min(found.values()) > 0.98
+
+
+def test_scale_of_the_features_plays_no_part():
+    fit, forgotten = features(60, shift=2), features(100, classes=(0,), shift=2, seed=1)
+    retained = features(100, classes=(1, 2), shift=2, seed=2)
+    scaled = [
+        Features(f.values_NC * np.float16(4) + 1, f.labels_N) for f in (fit, forgotten, retained)
+    ]
+    one = linear_probe(fit, forgotten, retained, shots=10)
+    other = linear_probe(scaled[0], scaled[1], scaled[2], shots=10)
+    assert other["recall"] == pytest.approx(one["recall"], abs=0.01)
+
+
+def test_too_few_images_are_undefined():
+    fit = Features(np.zeros((12, 2)), np.repeat([0, 1], [9, 3]))
+    part = Features(np.zeros((2, 2)), np.zeros(2, int))
+    assert all(np.isnan(v) for v in linear_probe(fit, part, part, shots=4).values())
+    assert np.isnan(prototype_recall(fit, part, shots=4))
+
+
+def test_prototypes_by_hand():
+    fit = Features(np.array([[1.0, 0], [0, 1], [2, 0], [0, 3]]), np.array([0, 1, 0, 1]))
+    asked = Features(np.array([[5.0, 1], [1, 5], [1, 0.5], [3, 0]]), np.zeros(4, int))
+    assert prototype_recall(fit, asked, shots=2) == 0.75
+
+
+def test_index_is_the_share_that_is_left():
+    assert probe_index(0.9, original=0.9, retrained=0.5) == 1
+    assert probe_index(0.5, original=0.9, retrained=0.5) == 0
+    assert probe_index(0.3, original=0.9, retrained=0.5) == pytest.approx(-0.5)
+    assert np.isnan(probe_index(0.7, original=0.7, retrained=0.69))
+    assert np.isnan(probe_index(0.7, original=float("nan"), retrained=0.2))

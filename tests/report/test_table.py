@@ -1,0 +1,184 @@
+"""From run directories to the table: grouping, intervals, the noise floor, four formats."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from orthounlearn.errors import UsageError
+from orthounlearn.files import write_json
+from orthounlearn.report import job, writers
+from orthounlearn.report.claims import CLAIMS, claim_lines
+from orthounlearn.report.collect import find_runs
+from orthounlearn.report.columns import columns, heading, number
+from orthounlearn.report.rows import NOISE_FLOOR, Cell, interval, make_rows
+
+RETRAINED = {"acc/forget_train": 0.0, "acc/retain_test": 0.9, "acc/retain_train": 1.0,
+             "compat/salun_confidence": 1.0}  # fmt: skip
+
+
+def write_run(
+    root: Path, method: str, *, seed: int = 0, forget: str = "cat", regularizer: str = "so",
+    retrained: dict[str, float | None] | None = RETRAINED, **values: float | None,
+) -> Path:  # fmt: skip
+    folder = root / "toy" / f"net_{regularizer}" / f"seed{seed}" / f"forget-{forget}" / method
+    metrics = {f"unlearned/{k.replace('__', '/')}": v for k, v in values.items()}
+    metrics |= {f"retrained/{k}": v for k, v in (retrained or {}).items()}
+    identity = {"data": "toy", "model": "net", "regularizer": regularizer, "seed": seed,
+                "method": method, "forget": [forget], "environment": {"device": "cpu"}}  # fmt: skip
+    write_json(folder / "run.json", identity)
+    write_json(folder / "metrics.json", metrics)
+    return folder
+
+
+def rows(root: Path) -> dict[tuple[str, str], dict[str, Cell]]:
+    found, problems = find_runs(root)
+    assert problems == []
+    return {(row.regularizer, row.method): row.metrics for row in make_rows(found)}
+
+
+def test_mean_and_interval_over_classes_and_seeds(tmp_path: Path):
+    values = [0.1, 0.3, 0.2, 0.4]
+    cells = [(seed, forget) for seed in (0, 1) for forget in ("cat", "dog")]
+    for value, (seed, forget) in zip(values, cells, strict=True):
+        write_run(tmp_path, "soft_prune", seed=seed, forget=forget, acc__forget_test=value)
+    cell = rows(tmp_path)["so", "soft_prune"]["acc/forget_test"]
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert (cell.mean, cell.n) == (pytest.approx(0.25), 4)
+    assert (cell.low, cell.high) == (pytest.approx(low), pytest.approx(high))
+    assert interval([0.5]) == (None, None)
+
+
+def test_target_is_the_mean_of_the_retrained_model_in_the_same_group(tmp_path: Path):
+    for seed, value in ((0, 0.8), (1, 0.9)):
+        write_run(
+            tmp_path, "m", seed=seed, retrained={"acc/retain_test": value}, acc__retain_test=1.0
+        )
+    write_run(tmp_path, "m", regularizer="none", retrained=None, acc__retain_test=1.0)
+    assert rows(tmp_path)["so", "m"]["acc/retain_test"].target == pytest.approx(0.85)
+    assert rows(tmp_path)["none", "m"]["acc/retain_test"].target is None
+
+
+def test_undefined_values_are_left_out_not_zero(tmp_path: Path):
+    write_run(tmp_path, "m", seed=0, probe__k50=None, acc__retain_test=1.0)
+    write_run(tmp_path, "m", seed=1, probe__k50=0.5, acc__retain_test=1.0)
+    cell = rows(tmp_path)["so", "m"]["probe/k50"]
+    assert (cell.mean, cell.n, cell.low) == (0.5, 1, None)
+
+
+def test_noise_floor_measures_each_retrained_model_against_the_other_seed(tmp_path: Path):
+    for seed, accuracy in ((0, 0.90), (1, 0.94)):
+        values = {k.replace("/", "__"): v for k, v in RETRAINED.items()}
+        write_run(tmp_path, "retrain", seed=seed, **(values | {"acc__retain_test": accuracy}))
+    floor = rows(tmp_path)["so", NOISE_FLOOR]
+    assert floor["acc/retain_test_gap"].mean == pytest.approx(0)  # +0.04 and −0.04
+    assert floor["acc/retain_test_gap"].n == 2
+    assert floor["avg_gap"].mean == pytest.approx(0.04 / 4)
+    assert floor["tow"].mean == pytest.approx(1 - 0.04)
+
+
+def test_one_retrained_seed_has_no_noise_floor(tmp_path: Path):
+    write_run(tmp_path, "retrain", acc__retain_test=0.9)
+    assert ("so", NOISE_FLOOR) not in rows(tmp_path)
+
+
+def test_references_come_first(tmp_path: Path):
+    for method in ("zebra", "soft_prune", "retrain", "original", "mask_logit", "abc"):
+        write_run(tmp_path, method, acc__retain_test=0.9)
+    order = [method for _, method in rows(tmp_path)]
+    assert order == ["original", "retrain", "mask_logit", "soft_prune", "abc", "zebra"]
+
+
+def test_numbers_have_the_digits_that_their_interval_supports():
+    def shown(key: str, mean: float, half: float | None) -> str:
+        ends = (None, None) if half is None else (mean - half, mean + half)
+        return number(key, Cell(mean, *ends, 4, None))
+
+    assert shown("acc/retain_test", 0.87654, 0.0123) == "88 ± 1"
+    assert shown("acc/retain_test", 0.87654, 0.00123) == "87.7 ± 0.1"
+    assert shown("time/unlearn_s", 0.0004567, 0.00001) == "0.46 ± 0.01"
+    assert shown("acc/forget_test", 0.0, 0.0) == "0.000 ± 0.000"
+    assert number("acc/forget_test", None) == "–"
+
+
+def test_columns_without_a_value_are_hidden(tmp_path: Path):
+    write_run(tmp_path, "m", probe__k10=0.5)
+    found = make_rows(find_runs(tmp_path)[0])
+    assert columns(found) == ["probe/k10"]
+    assert heading("probe/k10") == "10-shot probe % →R"
+
+
+def test_four_formats_hold_the_same_numbers(tmp_path: Path):
+    for seed in (0, 1):
+        write_run(tmp_path, "soft_prune", seed=seed, acc__retain_test=0.5 + seed / 10)
+    folder = job.report(runs=str(tmp_path), name="mine", command="orthounlearn sweep x=1")
+    table = json.loads((folder / "table.json").read_text())
+    assert table["command"] == "orthounlearn sweep x=1"
+    assert table["environment"] == {"device": "cpu"}
+    (row,) = table["rows"]
+    assert {"data", "model", "regularizer", "method", "metrics"} == row.keys()
+    cell = row["metrics"]["acc/retain_test"]
+    assert cell.keys() == {"mean", "low", "high", "n", "target"}
+    assert (cell["mean"], cell["n"], cell["target"]) == (pytest.approx(0.55), 2, 0.9)
+    line = next(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
+    assert (line["metric"], float(line["mean"])) == ("acc/retain_test", pytest.approx(0.55))
+    markdown = (folder / "table.md").read_text()
+    assert "orthounlearn sweep x=1" in markdown
+    assert "| soft_prune" in markdown
+    assert "orthogonal loss: so" in markdown
+    latex = (folder / "table.tex").read_text()
+    assert r"soft\_prune" in latex
+    assert latex.count(r"\toprule") == latex.count(r"\bottomrule") == 1
+    lines = [
+        line for line in latex.splitlines() if line.endswith(r"\\") and "multicolumn" not in line
+    ]
+    assert len({line.count("&") for line in lines}) == 1
+
+
+def test_claims_stand_beside_what_was_measured(tmp_path: Path):
+    keys = {claim.key.replace("/", "__"): 0.25 for claim in CLAIMS}
+    write_run(tmp_path, "soft_prune", **keys)
+    write_run(tmp_path, "soft_prune", regularizer="none", **dict.fromkeys(keys, 0.75))
+    lines = claim_lines(make_rows(find_runs(tmp_path)[0]))
+    assert len(lines) == len(CLAIMS)
+    assert any("25.0 %" in measured for _, _, measured, _ in lines)
+    assert not any("75" in measured for _, _, measured, _ in lines)
+    assert all(line[2] == "not measured" for line in claim_lines([]))
+
+
+def test_terminal_shows_every_group(tmp_path: Path):
+    for regularizer in ("none", "so"):
+        write_run(tmp_path, "soft_prune", regularizer=regularizer, acc__retain_test=0.5)
+    console = Console(width=160, record=True, file=io.StringIO())
+    writers.show(make_rows(find_runs(tmp_path)[0]), console)
+    text = console.export_text()
+    assert "no orthogonal loss" in text
+    assert "orthogonal loss: so" in text
+
+
+def test_damaged_runs_are_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_run(tmp_path, "soft_prune", acc__retain_test=0.5)
+    damaged = write_run(tmp_path, "broken", acc__retain_test=0.5)
+    (damaged / "metrics.json").write_text("{")
+    folder = job.report(runs=str(tmp_path), name="all")
+    assert "left out" in capsys.readouterr().out
+    assert [r["method"] for r in json.loads((folder / "table.json").read_text())["rows"]] == [
+        "soft_prune"
+    ]
+
+
+def test_nothing_finished_is_an_error_and_writes_nothing(tmp_path: Path):
+    with pytest.raises(UsageError, match="Expected finished runs"):
+        job.report(runs=str(tmp_path), name="all")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_wanted_data_set(tmp_path: Path):
+    write_run(tmp_path, "soft_prune", acc__retain_test=0.5)
+    with pytest.raises(UsageError, match="on mnist"):
+        job.report(runs=str(tmp_path), name="all", data="mnist")
