@@ -45,9 +45,9 @@ def _experiment(config: DictConfig) -> Any:  # noqa: ANN401 - imported late, see
     # torch and lightning take seconds to import; --help and typing errors should not wait for them.
     from orthounlearn.config.build import plain
     from orthounlearn.engine.experiment import open_experiment
-    from orthounlearn.lit.quiet import quieten
+    from orthounlearn.lit.process import prepare_process
 
-    quieten()
+    prepare_process()
     return open_experiment(plain(config))
 
 

@@ -146,9 +146,6 @@ class Experiment:
             folder: Where Lightning may write.
             **options: Win over the configured ones.
         """
-        # Deterministic mode fills each new tensor with NaN as well: an aid to find reads of memory
-        # that nobody wrote, which costs a tenth of a training step on a CPU.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         return build(
             self.config["trainer"],
             Trainer,

@@ -29,7 +29,7 @@ from orthounlearn.errors import UsageError
 from orthounlearn.files import read_json, write_json, write_text
 from orthounlearn.lit.callbacks import ImageSizes, Orthogonality, Status, UnlearnOnFitEnd
 from orthounlearn.lit.classifier import LitClassifier
-from orthounlearn.lit.quiet import quieten
+from orthounlearn.lit.process import prepare_process
 from orthounlearn.orthogonality.penalties import Penalty
 
 
@@ -165,7 +165,7 @@ def fit_on_several_devices(experiment: Experiment, task: Fit) -> None:
 
 
 def _main() -> None:
-    quieten()
+    prepare_process()
     order = Path(sys.argv[1])
     wanted = read_json(order)
     task = Fit(**{**wanted["task"], "folder": order.parent})
