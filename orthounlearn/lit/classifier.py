@@ -129,12 +129,22 @@ class LitClassifier(LightningModule):
         self.log("val/acc", self.val_accuracy, batch_size=len(labels))
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's union of forms
-        """Build the optimiser (no decay on biases and norms) and a scheduler for every step."""
+        """Build the optimiser (no decay on biases and norms) and a scheduler for every step.
+
+        Raises:
+            UsageError: There are too few steps for the scheduler.
+        """
         optimizer = self._optimizer(parameter_groups(self.net))
         if self._scheduler is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = self._scheduler(optimizer, **_step_count(self._scheduler, steps))
+        try:
+            scheduler = self._scheduler(optimizer, **_step_count(self._scheduler, steps))
+        except ZeroDivisionError as error:  # OneCycleLR, where a phase has no step
+            raise UsageError(
+                f"Expected more steps than {steps} for this scheduler. Train for more epochs "
+                "(recipe.epochs), on more batches, or with scheduler=none."
+            ) from error
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

@@ -173,6 +173,11 @@ def test_diverged_training_is_explained_and_leaves_no_network(open_job):
     assert not stored_model(experiment, seed=0).checkpoint.exists()
 
 
+def test_too_few_steps_for_the_scheduler_are_explained(open_job):
+    with pytest.raises(UsageError, match=r"more steps than 4.*recipe.epochs"):
+        ensure_trained(open_job("recipe.epochs=2", "trainer.limit_train_batches=2"), seed=0)
+
+
 def test_metrics_and_environment_are_plain(open_job):
     folder = ensure_trained(open_job("recipe.epochs=1"), seed=0).folder
     metrics = read_json(folder / "metrics.json")

@@ -49,22 +49,27 @@ def net() -> nn.Module:
     return resnet(depth=20, num_classes=3, in_channels=1, image_size=8, width=4)
 
 
+@pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("accumulate", [1, 2, 4])
-def test_penalty_matches_manual_under_grad_accumulation(net: nn.Module, accumulate: int):
+def test_penalty_matches_manual_under_grad_accumulation(
+    net: nn.Module, accumulate: int, every: int
+):
+    """With `every` 3 the first of three optimiser steps carries the term, three times."""
     manual = copy.deepcopy(net)
-    penalty = SoftOrthogonality(weight=0.01)
+    penalty = SoftOrthogonality(weight=0.01, every=every)
     fit(net, Orthogonality(penalty), accumulate_grad_batches=accumulate)
 
     transform = BatchTransform(mean=[0.5], std=[0.5])
     optimizer = torch.optim.SGD(manual.parameters(), lr=0.1)
-    for start in range(0, len(BATCHES), accumulate):
+    for step, start in enumerate(range(0, len(BATCHES), accumulate)):
         group = BATCHES[start : start + accumulate]
         cross_entropy = sum(
             nn.functional.cross_entropy(manual(transform.evaluate(images)), labels)
             for images, labels in group
         ) / len(group)
         optimizer.zero_grad()
-        (cross_entropy + SoftOrthogonality(weight=0.01)(manual)).backward()
+        weight = 0.01 * every if step % every == 0 else 0.0
+        (cross_entropy + SoftOrthogonality(weight=weight)(manual)).backward()
         optimizer.step()
     for found, expected in zip(net.parameters(), manual.parameters(), strict=True):
         torch.testing.assert_close(found, expected, atol=2e-6, rtol=2e-5)

@@ -77,6 +77,16 @@ def test_bad_schedules_are_refused(schedule):
         SoftOrthogonality(weight=1.0, schedule=schedule)
 
 
+def test_lazy_evaluation_has_the_same_sum_over_steps():
+    net = resnet(depth=20, num_classes=3, image_size=8, width=4)
+    plain, lazy = SoftOrthogonality(weight=0.5), SoftOrthogonality(weight=0.5, every=4)
+    steps = [lazy(net, step=step).item() for step in range(8)]
+    assert [value > 0 for value in steps] == [True, False, False, False] * 2
+    assert sum(steps) == pytest.approx(8 * plain(net).item())
+    with pytest.raises(UsageError, match="every"):
+        SoftOrthogonality(weight=1, every=0)
+
+
 def test_negative_weight_is_refused():
     with pytest.raises(UsageError, match="weight"):
         SoftOrthogonality(weight=-1.0)

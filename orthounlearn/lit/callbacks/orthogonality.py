@@ -33,7 +33,7 @@ class Orthogonality(Callback):
 
         def term(net: nn.Module) -> Tensor:
             progress = trainer.global_step / max(1, int(trainer.estimated_stepping_batches))
-            value: Tensor = self.penalty(net, min(1.0, progress))
+            value: Tensor = self.penalty(net, min(1.0, progress), trainer.global_step)
             return value
 
         module.register_term("orthogonality", term)

@@ -1,0 +1,1 @@
+"""Speed as ratios: two things, in turns, in one run; `python -m bench --help`."""
