@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from orthounlearn.data.splits import SPLIT_NAMES
 from orthounlearn.engine.checkpoints import load_network
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.predict import load_outputs, predict
@@ -185,3 +186,26 @@ def test_diverging_method_is_explained_and_writes_no_network(open_job: Open):
     folder = open_request(experiment).folder
     assert not (folder / "unlearned.ckpt").exists()
     assert not (folder / "metrics.json").exists()
+
+
+def test_request_on_real_cifar10(open_job: Open, cifar10_root: Path):
+    """The official sizes, through the whole path, with a network that has hardly learned."""
+    experiment = open_job(
+        "data=cifar10", f"data.root={cifar10_root}", "model=resnet18_thin", "model.width=4",
+        "recipe.epochs=1", "trainer.limit_train_batches=10", "trainer.limit_val_batches=1",
+        "metrics.max_images=500", "metrics.reference=none", "forget=cat", "method=soft_prune",
+    )  # fmt: skip
+    metrics = unlearn(experiment)
+    request = open_request(experiment)
+    assert {name: len(request.splits[name]) for name in SPLIT_NAMES} == {
+        "forget_train": 4500, "forget_val": 500, "forget_test": 500, "forget_probe": 500,
+        "retain_train": 40500, "retain_val": 4500, "retain_test": 9000,
+    }  # fmt: skip
+    outputs = load_outputs(request.folder / "outputs.npz")
+    # About 500 of nine classes alike are 56 of each.
+    assert {name: len(labels) for name, labels in outputs.labels.items()} == {
+        "forget_train": 4500, "forget_test": 500, "forget_probe": 500, "retain_train": 504,
+        "retain_val": 504, "retain_test": 9000,
+    }  # fmt: skip
+    assert set(outputs.labels["forget_test"].tolist()) == {3}
+    assert 0 <= metrics["unlearned/probe/k10"] <= 1
