@@ -37,8 +37,10 @@ class LitPhase(LightningModule):
         self._generator: torch.Generator | None = None
 
     def on_train_start(self) -> None:
-        """Start the random stream of the augmentation."""
+        """Start the random stream of the augmentation, and the phase."""
         self._generator = torch.Generator(self.device).manual_seed(self._seed)
+        if self.phase.begin is not None:
+            self.phase.begin(self.net, self._optimizer)
 
     def on_train_epoch_start(self) -> None:
         """Freeze the BatchNorm statistics if the method asks for it."""

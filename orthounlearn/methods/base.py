@@ -100,11 +100,14 @@ class Phase:
         loss: What is minimised.
         sets: Name of an entry of the batch -> the splits that it is drawn from, shuffled together.
         epochs: Passes over the longest of the sets; shorter ones cycle.
+        begin: Called before its first step with the network that the phase before has left, and
+            with the optimiser.
     """
 
     loss: Loss
     sets: Mapping[str, tuple[SplitName, ...]]
     epochs: int
+    begin: Callable[[nn.Module, Optimizer], None] | None = None
 
 
 class LossMethod(UnlearningMethod):

@@ -225,8 +225,12 @@ class Alternating(LossMethod):
     def phases(self) -> list[Phase]:
         return [
             Phase(self.loss, {"forget": ("forget_train",)}, 2),
-            Phase(self.loss, {"all": ("forget_train", "retain_train")}, 1),
+            Phase(self.loss, {"all": ("forget_train", "retain_train")}, 1, begin=self.begin),
         ]
+
+    def begin(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        assert torch.equal(next(net.parameters()), self.first)
+        self.log.append(f"begin{len(optimizer.state)}")
 
     def after_step(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self.log.append(f"momentum{len(optimizer.state)}")
@@ -252,6 +256,7 @@ def test_phases_share_an_optimiser_and_run_the_hooks(experiments):
     tensors = f"momentum{len(list(net.parameters()))}"
     assert method.log == [
         f"forget{count}", tensors, f"forget{count}", tensors,
+        f"begin{tensors.removeprefix('momentum')}",
         "all1000", tensors, f"all{count + rest - 1000}", tensors,
     ]  # fmt: skip
     assert torch.equal(next(net.parameters()), method.first)
