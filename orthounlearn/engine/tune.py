@@ -87,11 +87,13 @@ def tune(experiment: Experiment, *, tuned_dir: Path) -> Path:
         raise UsageError("Expected experiment=NAME with a `tune` node, such as digits_cpu.")
     cells = _cells(experiment, options)
     study = _study(experiment, space, cells)
+    # First the method's own values, so that what is found is never worse than them.
+    study.enqueue_trial({key: _at(method, key) for key in space}, skip_if_exists=True)
     finished = _completed(study)
 
     def objective(trial: optuna.Trial) -> float:
         values = {key: _suggest(trial, key, node) for key, node in space.items()}
-        losses = [_loss(cell, values) for cell in cells]
+        losses = [_loss(cell, with_values(method, values)) for cell in cells]
         _log.info("%s: %.4f with %s", method["name"], fmean(losses), values)
         return fmean(losses)
 
@@ -153,10 +155,11 @@ def _suggest(trial: optuna.Trial, key: str, node: Mapping[str, Any]) -> Any:  # 
     )
 
 
-def _loss(cell: Cell, values: Mapping[str, Any]) -> float:
+def _loss(cell: Cell, node: Mapping[str, Any]) -> float:
+    """Return the objective of one setting of the method on one cell."""
     experiment = cell.experiment
     seed = experiment.config["seed"]
-    method = build(with_values(experiment.config["method"], values), UnlearningMethod)
+    method = build(node, UnlearningMethod)
     net = cell.stored.load(experiment)
     seed_everything(seed, workers=True, verbose=False)
     context = RequestContext(
@@ -164,7 +167,8 @@ def _loss(cell: Cell, values: Mapping[str, Any]) -> float:
     )
     try:
         unlearned = run_once(method, net, context)
-    except UsageError:  # diverged: as bad as forgetting nothing and losing everything
+    except UsageError as error:  # diverged: as bad as forgetting nothing and losing everything
+        _log.info("%s", error)
         return 2.0
     found = _accuracies(experiment, unlearned, cell.splits)
     return found["forget_val"] + max(0.0, cell.retain_val - found["retain_val"])
@@ -173,6 +177,14 @@ def _loss(cell: Cell, values: Mapping[str, Any]) -> float:
 def _accuracies(experiment: Experiment, net: nn.Module, splits: Splits) -> dict[str, float]:
     outputs = predict(experiment, net, splits, SPLITS)
     return {name: micro_accuracy(*outputs[name]) for name in SPLITS}
+
+
+def _at(node: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - any option
+    """Return the value at a dotted key."""
+    value: Any = node
+    for part in key.split("."):
+        value = value[part]
+    return value
 
 
 def with_values(node: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,8 +234,5 @@ def _set_by_hand(experiment: Experiment) -> dict[str, Any]:
     for override in command_line_overrides():
         key = override.lstrip("+").partition("=")[0]
         if key.startswith("method."):
-            value: Any = experiment.config
-            for part in key.split("."):
-                value = value[part]
-            found[key.removeprefix("method.")] = value
+            found[key.removeprefix("method.")] = _at(experiment.config, key)
     return found

@@ -53,15 +53,27 @@ def test_tuning_sees_validation_images_only(
     assert read == {"forget_val", "retain_val"}
 
 
+def test_the_methods_own_values_are_tried_first(
+    call: Callable, tuned: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tried: list[dict] = []
+    monkeypatch.setattr(tune, "_loss", lambda _, node: tried.append(dict(node)) or 1.0)
+    own = ("method.rate=0.4", "method.pooling=mean")
+    assert call("tune", "method=soft_prune", *own, *SMALL).code == 0
+    assert tuned.exists()
+    assert tried[0].items() >= {"rate": 0.4, "floor": 1.0, "score": "activation_difference"}.items()
+    assert [node["pooling"] for node in tried] == ["mean", "mean"]  # set by hand, for all trials
+
+
 def test_killed_search_goes_on(call: Callable, tuned: Path, monkeypatch: pytest.MonkeyPatch):
     tried: list[dict] = []
     plain = tune._loss
 
-    def watched(cell, values):
-        tried.append(dict(values))
+    def watched(cell, node):
+        tried.append(dict(node))
         if len(tried) == 2:
             raise KeyboardInterrupt
-        return plain(cell, values)
+        return plain(cell, node)
 
     monkeypatch.setattr(tune, "_loss", watched)
     assert call("tune", "method=soft_prune", *SMALL).code == 130
@@ -75,8 +87,13 @@ def test_diverged_setting_is_the_worst(open_job: Callable):
     experiment = open_job("method=gradient_ascent")
     stored = tune.ensure_trained(experiment, seed=0)
     cell = tune.Cell(experiment, experiment.splits((1,)), stored, 0.9)
-    assert tune._loss(cell, {"optimizer.lr": 1e30, "epochs": 3}) == 2
-    assert tune._loss(cell, {"optimizer.lr": 1e-9, "epochs": 1}) < 2
+
+    def loss(lr: float) -> float:
+        values = {"optimizer.lr": lr, "epochs": 3}
+        return tune._loss(cell, tune.with_values(experiment.config["method"], values))
+
+    assert loss(1e30) == 2
+    assert loss(1e-9) < 2
 
 
 def test_stored_values_are_used_by_the_other_jobs(open_job: Callable):
