@@ -43,7 +43,11 @@ class LitPhase(LightningModule):
             self.phase.begin(self.net, self._optimizer)
 
     def on_train_epoch_start(self) -> None:
-        """Freeze the BatchNorm statistics if the method asks for it."""
+        """Train, with BatchNorm statistics frozen if the method asks for it.
+
+        Set here, since `Trainer.fit` leaves modes alone, and a loaded network comes in eval mode.
+        """
+        self.net.train()
         if self.method.batch_norm == "frozen":
             for module in self.net.modules():
                 if isinstance(module, _BatchNorm):
@@ -101,6 +105,7 @@ def fit_loss_method(
         seed: Of the augmentation; each phase has a stream of its own.
     """
     optimizer = method.optimizer(method.parameters(net))
+    training = net.training
     for number, phase in enumerate(method.phases()):
         module = LitPhase(
             net,
@@ -112,3 +117,4 @@ def fit_loss_method(
         )
         batches = CombinedLoader(dict(loaders(phase, number)), mode="max_size_cycle")
         trainer(phase.epochs).fit(module, batches)
+    net.train(training)

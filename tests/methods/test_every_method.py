@@ -1,6 +1,5 @@
 """Promises of every method, found by enumeration: a new file is tested without a line here."""
 
-import copy
 import importlib
 import inspect
 from collections.abc import Callable
@@ -263,10 +262,17 @@ def test_phases_share_an_optimiser_and_run_the_hooks(experiments):
     assert isinstance(unlearned, nn.Sequential)
 
 
-def test_frozen_norms_keep_their_statistics(experiments):
-    experiment = experiments("gradient_ascent")
-    original, unlearned = carry_out(experiment)
-    for name, buffer in original.named_buffers():
-        assert torch.equal(buffer, unlearned.get_buffer(name)), name
+@pytest.mark.parametrize("batch_norm", ["train", "frozen"])
+def test_batch_norm_statistics_move_only_when_they_are_to(open_shared, batch_norm: str):
+    """A stored network is loaded in eval mode, which must not decide it."""
+    options = ("method=fine_tune", "method.epochs=1", f"method.batch_norm={batch_norm}")
+    original, unlearned = carry_out(open_shared(*options))
+    moved = {
+        name.rpartition(".")[2]
+        for name, buffer in original.named_buffers()
+        if not torch.equal(buffer, unlearned.get_buffer(name))
+    }
+    every = {"running_mean", "running_var", "num_batches_tracked"}
+    assert moved == (every if batch_norm == "train" else set())
     assert not same(original, unlearned)
-    copy.deepcopy(unlearned)
+    assert not unlearned.training
