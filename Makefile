@@ -56,10 +56,10 @@ report: $(STAMP)  ## Table of all finished runs
 	$(RUN) report $(ARGS)
 
 test: $(STAMP)  ## Run the tests (on real CIFAR-10 too where ORTHOUNLEARN_DATA names a folder that has it)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadscope $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-slow: $(STAMP)  ## Run the tests with the long ones
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadscope --runslow $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal --runslow $(ARGS)
 
 lint: $(STAMP)  ## ruff, codespell
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,97 @@
+"""A student between two teachers, one of whom knows nothing (Bad Teacher)."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from orthounlearn.errors import UsageError
+from orthounlearn.methods.base import Batch, Context, LossMethod, Phase
+from orthounlearn.methods.teachers import (
+    draw_share,
+    forgotten_classes,
+    frozen_copy,
+    kl_divergence,
+)
+
+_TOKEN_STD = 0.02
+"""Of parameters that no layer initialises (class tokens, position embeddings), as in ViT."""
+
+
+class BadTeacher(LossMethod):
+    r"""Minimise KL(t(x) ‖ p_θ(x)): t is a random network on D_f, the original on part of D_r.
+
+    Forgotten and retained images come shuffled together, at temperature 1.
+
+    Source: Chundawat et al., "Can Bad Teaching Induce Forgetting?", arXiv 2205.08096 (Adam 1e-4,
+    1 epoch, batch 256, 30 % of D_r).
+
+    Deviations:
+        The mean is over images; their `kl_div(reduction="mean")` also divides by the number of
+        classes.
+        30 % of D_r is drawn anew in each epoch (they run one); see `draw_share`.
+
+    Args:
+        optimizer: See `LossMethod`.
+        epochs: Passes over D_f and that share of D_r.
+        batch_size: Images per step before the rest of the retained ones is left out.
+        batch_norm: See `LossMethod`.
+        retain_share: Share of D_r, in [0, 1].
+    """
+
+    uses = frozenset({"forget_train", "retain_train"})
+
+    def __init__(
+        self,
+        *,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        epochs: int,
+        batch_size: int,
+        batch_norm: Literal["train", "frozen"],
+        retain_share: float = 0.3,
+    ) -> None:
+        super().__init__(
+            optimizer=optimizer, epochs=epochs, batch_size=batch_size, batch_norm=batch_norm
+        )
+        if not 0 <= retain_share <= 1:
+            raise UsageError(f"Expected method.retain_share in [0, 1], but got {retain_share}.")
+        self.retain_share = retain_share
+
+    def start(self, net: nn.Module, context: Context) -> nn.Module:
+        """Make the teachers."""
+        self._forgotten_K = forgotten_classes(context)
+        self._competent = frozen_copy(net)
+        self._incompetent = frozen_copy(reinitialised(net))
+        return net
+
+    def phases(self) -> Sequence[Phase]:
+        """Return the one phase, on both sets shuffled together."""
+        return [Phase(self.loss, {"all": ("forget_train", "retain_train")}, self.epochs)]
+
+    def loss(self, net: nn.Module, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the divergence from the teacher that each image calls for."""
+        images, labels = batch["all"]
+        forgotten_B = self._forgotten_K[labels]
+        drawn_B = draw_share(len(labels), self.retain_share, always_B=forgotten_B)
+        images, forgotten_B = images[drawn_B], forgotten_B[drawn_B]
+        teacher_BK = torch.where(
+            forgotten_B[:, None], self._incompetent(images), self._competent(images)
+        )
+        return kl_divergence(net(images), teacher_BK)
+
+
+def reinitialised(net: nn.Module) -> nn.Module:
+    """Return a copy with fresh weights and running statistics in every layer."""
+    fresh = copy.deepcopy(net)
+    for module in fresh.modules():
+        # nn.MultiheadAttention calls it `_reset_parameters`.
+        reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+        if reset is not None:
+            reset()
+        else:
+            for parameter in module.parameters(recurse=False):
+                nn.init.normal_(parameter, std=_TOKEN_STD)
+    return fresh
