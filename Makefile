@@ -1,7 +1,7 @@
 # One command makes the table, one runs the tests; both install what they need when it is missing.
 .DEFAULT_GOAL := help
 .PHONY: help install check format lint typecheck imports test test-slow train unlearn sweep \
-	reproduce-table tune report bench clean
+	reproduce-table tune report bench methods-page clean
 
 # ---- what may be set: make reproduce-table DATA=cifar10 MODELS=resnet18 SEEDS=0,1 ----------------
 DATA ?= digits
@@ -61,10 +61,15 @@ test: $(STAMP)  ## Run the tests (on real CIFAR-10 too where ORTHOUNLEARN_DATA n
 test-slow: $(STAMP)  ## Run the tests with the long ones
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal --runslow $(ARGS)
 
-lint: $(STAMP)  ## ruff, codespell
+methods-page: $(STAMP)  ## Write docs/methods.md from the code and the YAML
+	$(VENV)/bin/python tools/methods_page.py > docs/methods.md.new
+	mv docs/methods.md.new docs/methods.md
+
+lint: $(STAMP)  ## ruff, codespell, docs/methods.md up to date
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/codespell orthounlearn conf tests docs bench README.md CONTRIBUTING.md CHANGELOG.md
+	$(VENV)/bin/codespell orthounlearn conf tests docs bench README.md CONTRIBUTING.md CHANGELOG.md tools
+	$(VENV)/bin/python tools/methods_page.py --check
 
 format: $(STAMP)  ## Let ruff put code into shape
 	$(VENV)/bin/ruff check --fix .

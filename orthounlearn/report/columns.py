@@ -1,6 +1,5 @@
 """The chosen columns of a printed table, and how their numbers look."""
 
-import math
 from collections.abc import Sequence
 
 from orthounlearn.metrics.catalog import figure
@@ -44,20 +43,23 @@ def heading(key: str) -> str:
 
 
 def number(key: str, cell: Cell | None) -> str:
-    """Return mean ± half width, with no more digits than the interval supports."""
+    """Return mean ± half width: shares of 100 with one decimal, others with three digits.
+
+    The same digits in a whole column, so that rows can be compared; how many of them mean
+    something is what the half width says.
+    """
     if cell is None:
         return "–"
-    scale = _SCALE[figure(key).unit]
-    mean = cell.mean * scale
+    unit = figure(key).unit
+    mean = _digits(cell.mean * _SCALE[unit], unit)
     if cell.low is None or cell.high is None:
-        return _round(mean, abs(mean) * 0.01)
-    half = (cell.high - cell.low) / 2 * scale
-    return f"{_round(mean, half)} ± {_round(half, half)}"
+        return mean
+    return f"{mean} ± {_digits((cell.high - cell.low) / 2 * _SCALE[unit], unit)}"
 
 
-def _round(value: float, resolution: float) -> str:
-    """Round to the first digit of the resolution, at most three decimals."""
-    if resolution <= 0 or not math.isfinite(resolution):
-        resolution = 0.001 if abs(value) < 10 else 0.1
-    decimals = min(3, max(0, -math.floor(math.log10(resolution))))
-    return f"{value:.{decimals}f}"
+def _digits(value: float, unit: str) -> str:
+    if unit == "%":
+        return f"{value:.1f}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if unit == "" and abs(value) < 10 else f"{value:.3g}"

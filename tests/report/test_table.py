@@ -94,15 +94,24 @@ def test_references_come_first(tmp_path: Path):
     assert order == ["original", "retrain", "mask_logit", "soft_prune", "abc", "zebra"]
 
 
-def test_numbers_have_the_digits_that_their_interval_supports():
-    def shown(key: str, mean: float, half: float | None) -> str:
-        ends = (None, None) if half is None else (mean - half, mean + half)
-        return number(key, Cell(mean, *ends, 4, None))
+@pytest.mark.parametrize(
+    ("key", "mean", "half", "shown"),
+    [
+        ("acc/retain_test", 0.87654, 0.0123, "87.7 ± 1.2"),
+        ("acc/forget_test", 0.0, 0.0, "0.0 ± 0.0"),
+        ("acc/forget_test", 0.5, None, "50.0"),
+        ("mia/pop_margin/auc", 0.51234, 0.0306, "0.512 ± 0.031"),
+        ("time/unlearn_s", 0.0000314, 0.0000021, "0.0314 ± 0.0021"),
+        ("time/unlearn_s", 807.2234, 100.0, "807,223 ± 100,000"),
+        ("time/prep_s", 22.5755, 0.03, "22.6 ± 0.030"),
+    ],
+)
+def test_numbers_of_a_column_look_alike(key: str, mean: float, half: float | None, shown: str):
+    ends = (None, None) if half is None else (mean - half, mean + half)
+    assert number(key, Cell(mean, *ends, 4, None)) == shown
 
-    assert shown("acc/retain_test", 0.87654, 0.0123) == "88 ± 1"
-    assert shown("acc/retain_test", 0.87654, 0.00123) == "87.7 ± 0.1"
-    assert shown("time/unlearn_s", 0.0004567, 0.00001) == "0.46 ± 0.01"
-    assert shown("acc/forget_test", 0.0, 0.0) == "0.000 ± 0.000"
+
+def test_a_figure_that_is_missing_is_a_dash():
     assert number("acc/forget_test", None) == "–"
 
 
