@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from hydra import compose
@@ -137,6 +137,28 @@ def accepted(node: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any
 def compose_job(job: str, overrides: list[str]) -> dict[str, Any]:
     """Return the resolved configuration of a job, as its command line would give it."""
     return plain(compose(job, overrides=overrides))
+
+
+def compose_variants(
+    job: str, overrides: list[str], variants: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the configurations of a job that differ in values alone.
+
+    Composing reads a dozen files and takes a tenth of a second; setting a value and resolving takes
+    a tenth of that.
+
+    Args:
+        job: Name.
+        overrides: What all of them share.
+        variants: Top-level keys and their values.
+    """
+    node = compose(job, overrides=overrides)
+    found = []
+    for values in variants:
+        for key, value in values.items():
+            OmegaConf.update(node, key, value, merge=False)
+        found.append(plain(node))
+    return found
 
 
 def chosen_experiment() -> str:

@@ -11,7 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from orthounlearn.config.build import command_line_overrides, compose_job, config_dirs
+import yaml
+
+from orthounlearn.config.build import command_line_overrides, compose_variants, config_dirs
 from orthounlearn.data.splits import resolve_forget
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.progress import SweepProgress
@@ -105,17 +107,20 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
     others = [method for method in table["methods"] if method != "retrain"]
 
     def cells(job: str, grid: dict[str, list[str]]) -> list[tuple[Path, Callable[[], bool]]]:
+        choices = {k: v for k, v in grid.items() if k not in _VALUES}
+        values = {k: map(yaml.safe_load, v) for k, v in grid.items() if k in _VALUES}
+        variants = [dict(zip(values, row, strict=True)) for row in product(*values.values())]
         found: list[tuple[Path, Callable[[], bool]]] = []
-        for values in product(*grid.values()):
-            chosen = [f"{key}={value}" for key, value in zip(grid, values, strict=True)]
-            config = compose_job(job, [*shared, *_REFERENCE, *chosen])
-            cell = replace(experiment, config=config)
-            if job == "train":
-                stored = stored_model(cell, seed=config["seed"])
-                found.append((stored.folder, partial(_is_trained, stored)))
-            else:
-                folder = open_request(cell).folder
-                found.append((folder, (folder / "metrics.json").exists))
+        for row in product(*choices.values()):
+            chosen = [f"{key}={value}" for key, value in zip(choices, row, strict=True)]
+            for config in compose_variants(job, [*shared, *_REFERENCE, *chosen], variants):
+                cell = replace(experiment, config=config)
+                if job == "train":
+                    stored = stored_model(cell, seed=config["seed"])
+                    found.append((stored.folder, partial(_is_trained, stored)))
+                else:
+                    folder = open_request(cell).folder
+                    found.append((folder, (folder / "metrics.json").exists))
         return found
 
     grids = [
@@ -135,6 +140,9 @@ def _is_trained(stored: StoredModel) -> bool:
 
 
 _REFERENCE = ["metrics.reference=train"]
+
+_VALUES = ("seed", "forget")
+"""Axes that are values; the others are choices of a file in conf/."""
 
 
 def _run(phase: Phase, table: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from orthounlearn.methods.teachers import (
 )
 
 _TOKEN_STD = 0.02
-"""Of parameters that no layer initialises (class tokens, position embeddings), as in ViT."""
+"""Of parameters without `reset_parameters` (attention, class tokens, positions), as in ViT."""
 
 
 class BadTeacher(LossMethod):
@@ -87,8 +87,7 @@ def reinitialised(net: nn.Module) -> nn.Module:
     """Return a copy with fresh weights and running statistics in every layer."""
     fresh = copy.deepcopy(net)
     for module in fresh.modules():
-        # nn.MultiheadAttention calls it `_reset_parameters`.
-        reset = getattr(module, "reset_parameters", getattr(module, "_reset_parameters", None))
+        reset = getattr(module, "reset_parameters", None)
         if reset is not None:
             reset()
         else:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 from orthounlearn.cli import CONF_DIR
-from orthounlearn.config.build import build, validate_targets
+from orthounlearn.config.build import build, compose_job, compose_variants, validate_targets
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.store import ensure_trained
 from tests.data.test_sources import make_folder
@@ -95,3 +97,16 @@ def test_a_network_of_ones_own_needs_no_code_here(open_job):
 def test_build_refuses_what_is_of_another_kind():
     with pytest.raises(Exception, match="to make a Path"):
         build({"_target_": "collections.Counter"}, Path)
+
+
+def test_variants_are_what_composing_each_would_give(open_job):
+    open_job()  # registers the schema
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(CONF_DIR, version_base="1.3"):
+        shared = ["experiment=digits_cpu", "method=retrain", "++method.seed_offset=${seed}"]
+        variants = [{"seed": seed, "forget": forget} for seed in (0, 4) for forget in ([3], [1, 2])]
+        found = compose_variants("unlearn", shared, variants)
+        for config, values in zip(found, variants, strict=True):
+            chosen = [f"seed={values['seed']}", f"forget={values['forget']}"]
+            assert config == compose_job("unlearn", [*shared, *chosen])
+    assert [config["method"]["seed_offset"] for config in found] == [0, 0, 4, 4]
