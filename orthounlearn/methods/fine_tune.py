@@ -13,6 +13,8 @@ class FineTune(LossMethod):
 
     Source: the FT baseline of Jia et al., "Model Sparsity Can Simplify Machine Unlearning",
     arXiv 2304.04934 (SGD 0.01, momentum 0.9, weight decay 5e-4, 10 epochs, batch 256).
+
+    Deviations: none.
     """
 
     uses = frozenset({"retain_train"})

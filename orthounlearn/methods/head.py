@@ -27,12 +27,13 @@ def find_classifier(net: nn.Module, example: Tensor) -> nn.Linear:
         for module in net.modules()
         if isinstance(module, nn.Linear)
     ]
-    training = net.training
+    modes = {module: module.training for module in net.modules()}
     try:
         with torch.inference_mode():
             logits = net.eval()(example)
     finally:
-        net.train(training)
+        for module, mode in modes.items():
+            module.training = mode
         for handle in handles:
             handle.remove()
     if logits.data_ptr() not in outputs:

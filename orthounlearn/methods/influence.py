@@ -12,7 +12,7 @@ from orthounlearn.methods.base import Batch, Context, UnlearningMethod
 from orthounlearn.methods.gradients import check_sizes, sampled_batches
 from orthounlearn.methods.layers import evaluating
 
-_TOLERANCE = 1e-6  # of the residual, relative to the right-hand side
+_TOLERANCE = 1e-5  # of the residual, relative to the right-hand side
 
 
 class Influence(UnlearningMethod):

@@ -6,7 +6,12 @@ from orthounlearn.methods.base import Context, UnlearningMethod
 
 
 class Original(UnlearningMethod):
-    """Does nothing. M_u = M_o."""
+    """Does nothing. M_u = M_o.
+
+    Source: none; the positive control of every audit.
+
+    Deviations: none.
+    """
 
     training_free = True
 

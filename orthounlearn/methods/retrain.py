@@ -11,6 +11,10 @@ class Retrain(UnlearningMethod):
     The engine trains it once and stores it under the key of what determines it, since every other
     method is measured against it. `unlearn_seconds` is the time of that training.
 
+    Source: the definition of exact unlearning; every layer and every running statistic is new.
+
+    Deviations: none.
+
     Args:
         seed_offset: Added to the seed of the original, to draw another retrained network.
     """

@@ -21,6 +21,8 @@ class SSD(UnlearningMethod):
     Deviations:
         The squares are those of single images. The released code squares the mean gradient of
         each batch, so that its importance depends on the batch size.
+        So I_f/I_D cannot exceed |D|/|D_f|, 10 for one of ten equal classes: there the published α
+        chooses nothing, and a smaller one has to be tuned.
         `samples` can limit both means to a random share of each class, since gradients of single
         images are slow; null is the published rule.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from orthounlearn.masking.statistics import ClassStatistics, class_statistics
 from orthounlearn.masking.tracing import Site
 from orthounlearn.methods.leace import Leace, erased_part
 from orthounlearn.methods.norm_matched_mask import NormMatchedMask, matched_strengths
-from orthounlearn.methods.random_mask import RandomMask
+from orthounlearn.methods.random_mask import RandomMask, generator_of
 from orthounlearn.methods.soft_prune import SoftPrune
 from orthounlearn.methods.svd_projection import SvdProjection, importance, patches_of
 from orthounlearn.methods.tfidf_prune import TfIdfPrune, TfIdfPruneTuned
@@ -92,6 +92,7 @@ def scaled_projection(columns: np.ndarray, alpha: float) -> np.ndarray:
     return u @ np.diag(alpha * share / ((alpha - 1) * share + 1)) @ u.T
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 1000), st.integers(1, 30), st.integers(0, 10))
 def test_importance_is_the_scaled_projection_of_the_svd(alpha: float, count: int, seed: int):
     columns = np.random.default_rng(seed).normal(size=(8, count))
@@ -204,13 +205,15 @@ def erased(x: Tensor, labels: Tensor, forget: tuple[int, ...]) -> Tensor:
 @pytest.mark.parametrize("forget", [(2,), (0, 3)])
 def test_no_linear_classifier_beats_the_majority_after_erasure(features, forget):
     x, labels = features
-    after = erased(x, labels, forget)
+    after = erased(x, labels, forget).numpy()
     for c in forget:
         z = (labels == c).numpy()
-        assert LogisticRegression(C=1e6, max_iter=5000).fit(x.numpy(), z).score(x, z) > 0.9
-        fitted = LogisticRegression(C=1e6, max_iter=5000, tol=1e-10).fit(after.numpy(), z)
-        assert np.abs(fitted.coef_).max() < 1e-5
-        assert not fitted.predict(after.numpy()).any()  # the majority, always
+        assert LogisticRegression(C=1e6, max_iter=5000).fit(x.numpy(), z).score(x, z) > 0.85
+        fitted = LogisticRegression(C=1e6, max_iter=5000, tol=1e-10).fit(after, z)
+        assert not fitted.predict(after).any()  # the majority, always
+        odds = fitted.decision_function(after)
+        assert np.ptp(odds) < 1e-5
+        assert odds.mean() == pytest.approx(np.log(z.mean() / (1 - z.mean())), abs=1e-5)
 
 
 def test_erasure_of_one_class_is_the_oblique_projection_of_its_formula(features):
@@ -264,7 +267,7 @@ def test_the_eraser_is_folded_into_the_classifier(net: nn.Module, forget):
     run(Leace(), net, context)
     found = net(images).detach().double()
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    assert (found - (x @ weight.T + bias)).abs().max() > 0.01
+    assert (found - (x @ weight.T + bias)).abs().max() > 0.003  # thirty times the tolerance
     assert all(torch.equal(net.state_dict()[n], t) for n, t in rest.items())
     for c in forget:  # the mean logits tell the class from the others no more
         of_class, others = found[labels == c].mean(0), found[labels != c].mean(0)
@@ -363,7 +366,8 @@ def test_tuned_pruning_keeps_what_it_removed_at_zero(net: nn.Module):
     expected = -net(IMAGES[:8]).log_softmax(1)[torch.arange(8), LABELS[:8]].mean()
     torch.testing.assert_close(method.loss(net, batch), expected)
 
-    zeros = {n: p == 0 for n, p in net.named_parameters() if (p == 0).any()}
+    norms = {n for n, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    zeros = {n: p == 0 for n, p in net.named_parameters() if n.rpartition(".")[0] in norms}
     optimizer = torch.optim.SGD(
         net.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
@@ -414,12 +418,21 @@ def test_draws_differ_between_seeds_and_requests_only(net: nn.Module, kind: type
     assert places != [(f < 1).nonzero().flatten().tolist() for f in changed(0, 2)]
 
 
+def test_every_seed_and_request_has_a_random_stream_of_its_own():
+    requests = [(0, (1,)), (1, (1,)), (0, (2,)), (0, (1, 2)), (0, (2, 1))]
+    orders = [tuple(torch.randperm(9, generator=generator_of(*r)).tolist()) for r in requests]
+    assert len(set(orders)) == len(requests)
+
+
 def test_random_mask_ignores_the_score():
     """Over many seeds each channel is attenuated as often as any other."""
     net = resnet(depth=20, num_classes=4, image_size=8, width=4).eval()
+    method, context = RandomMask(rate=0.25), Toy(1)
+    method.prepare(net, context)
+    statistics = method._statistics
     counts = sum(
-        (factors_of(RandomMask(rate=0.25), net, Toy(1, seed=seed))[0] < 1).float()
-        for seed in range(200)
+        (method.factors(statistics, method._chosen, (1,))[0] < 1).float()
+        for method._seed in range(200)
     )
     assert (counts - 50).abs().max() < 5 * (200 * 0.25 * 0.75) ** 0.5
 
@@ -456,6 +469,7 @@ def test_norm_matched_mask_removes_as_much_weight(
     assert touched[0] != touched[1]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.floats(0, 10)), min_size=1, max_size=12),
     st.randoms(use_true_random=False),

@@ -179,14 +179,17 @@ def is_loss_method(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if is_loss_method(n)])
-def test_losses_are_finite_scalars_with_gradients(name: str, experiments):
+def test_losses_are_finite_scalars_with_gradients(name: str, experiments, tmp_path: Path):
     experiment = experiments(name)
     method = build(experiment.config["method"], LossMethod)
     context = RequestContext(
         experiment, method, splits=experiment.splits(FORGET), seed=0,
-        statistics_folder=Path("/nowhere"),
+        statistics_folder=tmp_path,
     )  # fmt: skip
-    net = method.start(experiment.new_net(0), context)
+    net = experiment.new_net(0)
+    with context.preparing():
+        method.prepare(net, context)
+    net = method.start(net, context)
     labels = {"forget": torch.full((6,), 3), "retain": torch.tensor([0, 1, 2, 4, 5, 6])}
     assert {
         s for phase in method.phases() for sets in phase.sets.values() for s in sets
@@ -264,8 +267,8 @@ def test_phases_share_an_optimiser_and_run_the_hooks(experiments):
 @pytest.mark.parametrize("batch_norm", ["train", "frozen"])
 def test_batch_norm_statistics_move_only_when_they_are_to(open_shared, batch_norm: str):
     """A stored network is loaded in eval mode, which must not decide it."""
-    options = ("method=fine_tune", "method.epochs=1", f"method.batch_norm={batch_norm}")
-    original, unlearned = carry_out(open_shared(*options))
+    options = ("method=fine_tune", "method.epochs=1", "method.optimizer.lr=1e-3")
+    original, unlearned = carry_out(open_shared(*options, f"method.batch_norm={batch_norm}"))
     moved = {
         name.rpartition(".")[2]
         for name, buffer in original.named_buffers()
