@@ -1,7 +1,7 @@
 """Logits of a network on the audited splits, with the test transform, in order."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,9 @@ from torch import nn
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Splits, subsample
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.errors import UsageError
+from orthounlearn.engine.features import FeatureReader, concatenate
 from orthounlearn.files import writing
-from orthounlearn.methods.head import find_classifier
-from orthounlearn.metrics.suite import AUDITED, PROBED, Outputs
-
-_KINDS = ("logits", "labels", "features")
+from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers
 
 
 def predict(
@@ -30,49 +27,24 @@ def predict(
         experiment: Data, device and precision.
         net: On the device.
         splits: Of the request.
-        names: Which splits. Features are kept of those that probes read, if the logits come
-            straight out of a linear layer.
+        names: Which splits. Features are kept of those that probes read.
     """
     logits, labels, features = {}, {}, {}
     training = net.training
+    reader = FeatureReader(net, experiment.example())
     net.eval()
     try:
-        with _reading_features(experiment, net) as read:
-            for name in names:
+        for name in names:
+            with reader.reading(probed_layers(name, reader.layers)) as read:
                 batches = []
                 for images, target in audit_loader(experiment, splits, name):
-                    outputs = _logits(experiment, net, images)
-                    batches.append((outputs, read() if name in PROBED else None, target.numpy()))
-                logits[name] = np.concatenate([part for part, _, _ in batches])
-                labels[name] = np.concatenate([part for _, _, part in batches])
-                kept = [part for _, part, _ in batches if part is not None]
-                if kept:
-                    features[name] = np.concatenate(kept)
+                    batches.append((_logits(experiment, net, images), read(), target.numpy()))
+            logits[name] = np.concatenate([part for part, _, _ in batches])
+            labels[name] = np.concatenate([part for _, _, part in batches])
+            features[name] = concatenate([part for _, part, _ in batches])
     finally:
         net.train(training)
-    return Outputs(logits, labels, features)
-
-
-@contextmanager
-def _reading_features(
-    experiment: Experiment, net: nn.Module
-) -> Iterator[Callable[[], NDArray[np.float16] | None]]:
-    """Yield a function that returns what the classifier read in the last forward pass."""
-    last: list[torch.Tensor] = []
-    try:
-        classifier = find_classifier(net, experiment.example())
-    except UsageError:  # a network of another shape: audited without probes
-        yield lambda: None
-        return
-
-    def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        last[:] = inputs[:1]
-
-    handle = classifier.register_forward_pre_hook(keep)
-    try:
-        yield lambda: last[0].half().cpu().numpy()  # 11 bits are plenty for a linear probe
-    finally:
-        handle.remove()
+    return Outputs(logits, labels, {name: found for name, found in features.items() if found})
 
 
 @torch.inference_mode()
@@ -96,7 +68,7 @@ def audit_loader(experiment: Experiment, splits: Splits, name: str) -> BatchLoad
 def cached_outputs(experiment: Experiment, net: nn.Module, splits: Splits, folder: Path) -> Outputs:
     """Return the outputs of a stored network; computed once per request and then read."""
     limit = experiment.config["metrics"]["max_images"]
-    path = folder / f"outputs-{splits.hash[:12]}-{limit}.npz"
+    path = folder / f"outputs-{splits.hash[:12]}-{limit}-v{_FORMAT}.npz"
     if path.exists():
         return load_outputs(path)
     outputs = predict(experiment, net, splits)
@@ -104,21 +76,32 @@ def cached_outputs(experiment: Experiment, net: nn.Module, splits: Splits, folde
     return outputs
 
 
+_FORMAT = 2
+"""Raise it when other arrays are kept: outputs of stored networks are then computed again."""
+
+
 def save_outputs(outputs: Outputs, path: Path, splits: Splits) -> None:
     """Write all arrays with the hash of the splits, atomically."""
-    arrays: dict[str, Any] = {
-        f"{kind}/{name}": value for kind in _KINDS for name, value in getattr(outputs, kind).items()
-    }
+    arrays: dict[str, Any] = {}
+    for name, values in outputs.logits.items():
+        arrays |= {f"logits/{name}": values, f"labels/{name}": outputs.labels[name]}
+    for name, layers in outputs.features.items():
+        arrays |= {f"features/{name}/{layer}": values for layer, values in layers.items()}
     with writing(path) as temporary:
-        np.savez_compressed(temporary, splits_hash=np.array(splits.hash), **arrays)
+        np.savez(temporary, splits_hash=np.array(splits.hash), **arrays)
 
 
 def load_outputs(path: Path) -> Outputs:
     """Read what `save_outputs` wrote."""
-    found: dict[str, dict[str, Any]] = {kind: {} for kind in _KINDS}
+    logits, labels, features = {}, {}, defaultdict(dict)
     with np.load(path) as stored:
         for key in stored:
-            kind, _, name = key.partition("/")
-            if kind in found:
-                found[kind][name] = stored[key]
-    return Outputs(**found)
+            kind, _, rest = key.partition("/")
+            if kind == "logits":
+                logits[rest] = stored[key]
+            elif kind == "labels":
+                labels[rest] = stored[key]
+            elif kind == "features":
+                name, _, layer = rest.partition("/")
+                features[name][layer] = stored[key]
+    return Outputs(logits, labels, dict(features))

@@ -41,18 +41,16 @@ def carry_out(method: UnlearningMethod, net: nn.Module, context: RequestContext)
     Raises:
         UsageError: The method diverged.
     """
-    seconds = []
-    if method.training_free:
-        for _ in range(_REPEATS):
-            trial, copied = copy.deepcopy(method), copy.deepcopy(net)
-            with context.preparing():
-                trial.prepare(copied, context)
-            seconds.append(_run(trial, copied, context)[1])
-        context.stored_seconds = 0.0
     with context.preparing():
         start = _now(context)
         method.prepare(net, context)
         prepare_s = _now(context) - start + context.stored_seconds
+    seconds = []
+    if method.training_free:
+        for _ in range(_REPEATS):
+            # Together, so that what `prepare` noted of the network is that of the copy.
+            trial, copied = copy.deepcopy((method, net))
+            seconds.append(_run(trial, copied, context)[1])
     unlearned, took = _run(method, net, context)
     if method.unlearn_seconds is not None:
         took = method.unlearn_seconds

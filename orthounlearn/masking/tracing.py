@@ -1,25 +1,21 @@
 """Finding the channels of any network by tracing one forward pass, not by class names.
 
-The autograd graph of a forward pass shows the real data flow, whatever Python made it: functional
-calls, branches, shared blocks. Each convolution (with the BatchNorm that directly follows) starts
+Each convolution (with the BatchNorm that directly follows) starts
 a set of channels; activations and pooling carry the set on; an addition unites the sets of its
 branches; everything else (concatenation, gating, reshaping layers) ends it.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from orthounlearn.errors import UsageError
-
-Node = Any  # torch.autograd.graph.Node
+from orthounlearn.models.graph import ForwardGraph, Node
 
 # Ops whose output channel j is a positively homogeneous function of input channel j alone:
 # f·x in gives f·y out for f ≥ 0, so attenuation passes through exactly.
@@ -95,8 +91,9 @@ def trace_sites(net: nn.Module, example: Tensor) -> tuple[Site, ...]:
     Raises:
         UsageError: There is no convolution, or the network cannot run on `example`.
     """
-    graph = _Graph(net, example)
-    sites = [*graph.conv_sites(), *graph.stream_sites()]
+    graph = ForwardGraph(net, example)
+    channels = _Channels(graph)
+    sites = [*channels.conv_sites(), *channels.stream_sites()]
     if not sites:
         raise UsageError(
             f"Expected a network with convolutions, but found none in {type(net).__name__}."
@@ -138,23 +135,15 @@ def select_sites(sites: Sequence[Site], which: str | Sequence[str]) -> tuple[Sit
     return tuple(chosen)
 
 
-class _Graph:
-    """The autograd graph of one forward pass; a set of channels goes by its first layer's name."""
+class _Channels:
+    """The channel sets of a network; a set goes by its first layer's name."""
 
-    def __init__(self, net: nn.Module, example: Tensor) -> None:
-        self._modules = dict(net.named_modules())
-        self._probes: dict[Node, list[str]] = defaultdict(list)
-        self._calls: Counter[str] = Counter()
-        self._order: list[str] = []
-        with self._recording(net):
-            try:
-                output = net(example)
-            except (RuntimeError, ValueError, TypeError) as error:
-                raise UsageError(
-                    f"{type(net).__name__} cannot run on images of shape {tuple(example.shape)}: "
-                    f"{error}"
-                ) from error
-            self._nodes = list(_topological(output.grad_fn))
+    def __init__(self, graph: ForwardGraph) -> None:
+        self._graph = graph
+        self._modules = graph.modules
+        self._nodes = graph.nodes
+        self._probes = graph.probes
+        self._calls = graph.calls
         self._owner = self._find_owners()
         self._norm_of: dict[str, str | None] = {}  # layer that starts a set -> its BatchNorm
         self._parent: dict[str, str] = {}  # union-find over sets
@@ -163,35 +152,6 @@ class _Graph:
         self._added: set[str] = set()
         self._broken: set[str] = set()
         self._spread()
-
-    @contextmanager
-    def _recording(self, net: nn.Module) -> Iterator[None]:
-        """Note which module put out which node; restore mode, gradients and hooks after."""
-        training = {module: module.training for module in net.modules()}
-        frozen = [p for p in net.parameters() if not p.requires_grad]
-        handles = []
-        for name, module in self._modules.items():
-
-            def record(_: nn.Module, __: Any, output: Any, name: str = name) -> None:  # noqa: ANN401
-                self._calls[name] += 1
-                self._order.append(name)
-                if isinstance(output, Tensor) and output.grad_fn is not None:
-                    self._probes[output.grad_fn].append(name)
-
-            handles.append(module.register_forward_hook(record))
-        try:
-            net.eval()
-            for parameter in frozen:
-                parameter.requires_grad_(True)
-            with torch.enable_grad():
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            for parameter in frozen:
-                parameter.requires_grad_(False)
-            for module, mode in training.items():
-                module.training = mode
 
     def _find_owners(self) -> dict[Node, str]:
         """Map the node of each convolution and BatchNorm that runs once to the module's name."""
@@ -263,10 +223,6 @@ class _Graph:
         while self._parent[layer] != layer:
             layer = self._parent[layer]
         return layer
-
-    def position(self, probe: str) -> int:
-        """Return when a module finished in the forward pass."""
-        return self._order.index(probe)
 
     def _read_by_classifier(self) -> str | None:
         """Return the set that the first linear layer after the last convolution reads."""
@@ -342,19 +298,3 @@ class _Graph:
 def _inherit(sets: dict[Node, str], node: Node, source: Node) -> None:
     if source in sets:
         sets[node] = sets[source]
-
-
-def _topological(output: Node) -> Iterator[Node]:
-    """Yield the nodes from the inputs to the output, without recursion (deep networks)."""
-    done: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(output, False)]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            yield node
-        elif node not in done:
-            done.add(node)
-            stack.append((node, True))
-            stack.extend(
-                (s, False) for s, _ in node.next_functions if s is not None and s not in done
-            )

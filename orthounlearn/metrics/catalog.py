@@ -52,6 +52,8 @@ CATALOG = (
     Figure("probe/*_index", "Probe index", "", "retrained", "(probe_u − probe_r) / (probe_o − probe_r): 0 as after retraining, 1 nothing removed"),
     Figure("probe/k*_auc", "Probe AUC", "", "retrained", "AUC of that probe's probability, forgotten against retained test images"),
     Figure("probe/k*", "Probe recall", "%", "retrained", "share of forgotten test images that a fresh linear classifier on the features finds again, fitted on k held-out images per class"),
+    Figure("depth/index", "Depth index", "", "retrained", "Σ_b (u_b − r_b) / Σ_b (o_b − r_b) over the blocks' probe recalls: 0 as after retraining, 1 nothing removed"),
+    Figure("depth/*", "Block", "%", "retrained", "as probe recall, on the pooled output of one block; k = 50, or 10 where a class has fewer images"),
     Figure("proto/recall", "Prototype recall", "%", "retrained", "share of forgotten test images nearest to the mean of their own class, 10 held-out images per class"),
     Figure("compat/salun_*", "MIA-efficacy", "%", "retrained", "share of D_f that an SVC on D_r against test images calls non-member (SalUn)"),
     Figure("compat/golatkar_mia", "MIA (Golatkar)", "%", "retrained", "share of D_f that a logistic attack on entropy calls member"),

@@ -6,6 +6,7 @@ target is the retrained model's recall, not chance: a network that never saw cat
 that tell cats from dogs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,15 +38,26 @@ class Features:
     labels_N: Ints
 
 
+def most_shots(fit: Features) -> int:
+    """Return the largest of `SHOTS` that every class has images for, at least the smallest."""
+    count = np.unique(fit.labels_N, return_counts=True)[1].min()
+    return max([shots for shots in SHOTS if shots <= count], default=min(SHOTS))
+
+
 def linear_probe(
-    fit: Features, forgotten: Features, retained: Features, *, shots: int, seed: int = 0
+    fit: Features,
+    forgotten: Features,
+    retained: Features | None = None,
+    *,
+    shots: int,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Return how well a probe finds the forgotten classes again.
 
     Args:
         fit: Images of all classes to fit on.
         forgotten: Other images of the forgotten classes.
-        retained: Other images of the other classes.
+        retained: Other images of the other classes; None: no `auc`.
         shots: Images per class to fit on.
         seed: Of the draws.
 
@@ -63,12 +75,17 @@ def linear_probe(
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=_PENALTY, max_iter=1000))
         probe.fit(fit.values_NC[chosen].astype(np.float64), fit.labels_N[chosen])
         recalls.append(np.mean(probe.predict(forgotten.values_NC) == forgotten.labels_N))
-        columns = np.isin(probe.classes_, forget)
-        sides = [
-            probe.predict_proba(part.values_NC)[:, columns].sum(1) for part in (forgotten, retained)
-        ]
-        areas.append(auc(*sides))
-    return {"recall": float(np.mean(recalls)), "auc": float(np.mean(areas))}
+        if retained is not None:
+            columns = np.isin(probe.classes_, forget)
+            sides = [
+                probe.predict_proba(part.values_NC)[:, columns].sum(1)
+                for part in (forgotten, retained)
+            ]
+            areas.append(auc(*sides))
+    return {
+        "recall": float(np.mean(recalls)),
+        "auc": float(np.mean(areas)) if areas else float("nan"),
+    }
 
 
 def prototype_recall(fit: Features, forgotten: Features, *, shots: int, seed: int = 0) -> float:
@@ -87,14 +104,21 @@ def prototype_recall(fit: Features, forgotten: Features, *, shots: int, seed: in
     return float(np.mean(nearest == forgotten.labels_N))
 
 
-def probe_index(unlearned: float, original: float, retrained: float) -> float:
-    """Return (u − r) / (o − r): 0 as after retraining, 1 nothing removed, below 0 damaged.
+def probe_index(
+    unlearned: Sequence[float], original: Sequence[float], retrained: Sequence[float]
+) -> float:
+    """Return (u − r) / (o − r) of the means: 0 as after retraining, 1 nothing removed.
 
-    nan where original and retrained model differ by less than 0.02, so that it would be noise.
+    Below 0 the features are damaged. nan where original and retrained network differ by less than
+    0.02, so that it would be noise.
+
+    Args:
+        unlearned: Recall of one or several layers' probes.
+        original: Of the same layers.
+        retrained: Of the same layers.
     """
-    if not abs(original - retrained) >= 0.02:
-        return float("nan")
-    return (unlearned - retrained) / (original - retrained)
+    u, o, r = (float(np.mean(recalls)) for recalls in (unlearned, original, retrained))
+    return (u - r) / (o - r) if abs(o - r) >= 0.02 else float("nan")
 
 
 def _draw(labels_N: Ints, shots: int, rng: np.random.Generator) -> Ints:

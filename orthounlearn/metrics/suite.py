@@ -14,8 +14,18 @@ _ACCURATE = ("forget_train", "forget_test", "retain_train", "retain_val", "retai
 AUDITED = (*_ACCURATE, "forget_probe")
 """The splits that the audit runs a network on."""
 
-PROBED = ("forget_probe", "forget_test", "retain_val", "retain_test")
-"""Those whose features probes are fitted on (the first of each kind) and asked about."""
+CLASSIFIER = "classifier"
+"""The layer whose features are what the network's classifier reads; blocks go by number."""
+
+_FITTED = ("forget_probe", "retain_val")  # what probes are fitted on
+_ASKED = ("forget_test", "retain_test")  # and asked about
+
+
+def probed_layers(split: str, layers: Sequence[str]) -> tuple[str, ...]:
+    """Return the layers whose features of a split some probe reads."""
+    if split == "retain_test":  # only the classifier's probe has an ROC
+        return tuple(layer for layer in layers if layer == CLASSIFIER)
+    return tuple(layers) if split in (*_FITTED, *_ASKED) else ()
 
 
 @dataclass(frozen=True)
@@ -25,13 +35,14 @@ class Outputs:
     Attributes:
         logits: Split name -> float32 (N, K).
         labels: Split name -> int64 (N,).
-        features: Split name of `PROBED` -> (N, C), what the classifier reads; empty for a network
-            whose logits do not come straight out of a linear layer.
+        features: Split name -> layer of `probed_layers` -> (N, C): block "1", "2", … its pooled
+            output, `CLASSIFIER` what the classifier reads (absent in a network whose logits do
+            not come straight out of a linear layer).
     """
 
     logits: Mapping[str, NDArray[np.float32]]
     labels: Mapping[str, Ints]
-    features: Mapping[str, NDArray[np.float16]] = field(default_factory=dict)
+    features: Mapping[str, Mapping[str, NDArray[np.float16]]] = field(default_factory=dict)
 
     def __getitem__(self, split: str) -> tuple[NDArray[np.float32], Ints]:
         return self.logits[split], self.labels[split]
@@ -80,34 +91,53 @@ def audit(
 
 
 def _probes(outputs: Outputs, seed: int) -> dict[str, float]:
-    if not outputs.features:
-        return {}
-    forget_probe, forget_test, retain_val, retain_test = (
-        probe.Features(outputs.features[split], outputs.labels[split]) for split in PROBED
-    )
-    fit = probe.Features(
-        np.concatenate([forget_probe.values_NC, retain_val.values_NC]),
-        np.concatenate([forget_probe.labels_N, retain_val.labels_N]),
-    )
+    layers = outputs.features.get(_ASKED[0], {})
     values: dict[str, float] = {}
-    for shots in probe.SHOTS:
-        found = probe.linear_probe(fit, forget_test, retain_test, shots=shots, seed=seed)
-        values |= {f"probe/k{shots}": found["recall"], f"probe/k{shots}_auc": found["auc"]}
-    values["proto/recall"] = probe.prototype_recall(
-        fit, forget_test, shots=min(probe.SHOTS), seed=seed
-    )
+    for layer in layers:
+        fit, forgotten = _joined(outputs, _FITTED, layer), _joined(outputs, _ASKED[:1], layer)
+        if layer != CLASSIFIER:
+            shots = probe.most_shots(fit)
+            found = probe.linear_probe(fit, forgotten, shots=shots, seed=seed)
+            values[f"depth/{layer}"] = found["recall"]
+            continue
+        retained = _joined(outputs, _ASKED[1:], layer)
+        for shots in probe.SHOTS:
+            found = probe.linear_probe(fit, forgotten, retained, shots=shots, seed=seed)
+            values |= {f"probe/k{shots}": found["recall"], f"probe/k{shots}_auc": found["auc"]}
+        values["proto/recall"] = probe.prototype_recall(
+            fit, forgotten, shots=min(probe.SHOTS), seed=seed
+        )
     return values
+
+
+def _joined(outputs: Outputs, splits: Sequence[str], layer: str) -> probe.Features:
+    return probe.Features(
+        np.concatenate([outputs.features[split][layer] for split in splits]),
+        np.concatenate([outputs.labels[split] for split in splits]),
+    )
 
 
 def against_both(
     values: Mapping[str, float], original: Mapping[str, float], retrained: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return where the network stands on the way from the original to the retrained one."""
-    return {
-        f"{key}_index": probe.probe_index(values[key], original[key], retrained[key])
+    """Return where the network stands on the way from the original to the retrained one.
+
+    Over the depth it is one number, Σ_b (u_b − r_b) / Σ_b (o_b − r_b) over the blocks b: a mean of
+    the blocks' own indices would be ruled by early blocks, where original and retrained network
+    hardly differ and an index is noise.
+    """
+    shared = [key for key in values if key in original and key in retrained]
+    found = {
+        f"{key}_index": probe.probe_index([values[key]], [original[key]], [retrained[key]])
         for key in (f"probe/k{shots}" for shots in probe.SHOTS)
-        if key in values and key in original and key in retrained
+        if key in shared
     }
+    depth = [key for key in shared if key.startswith("depth/")]
+    if depth:
+        found["depth/index"] = probe.probe_index(
+            *([figures[key] for key in depth] for figures in (values, original, retrained))
+        )
+    return found
 
 
 def against_original(

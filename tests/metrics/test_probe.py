@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from orthounlearn.metrics.probe import Features, linear_probe, probe_index, prototype_recall
+from orthounlearn.metrics.probe import (
+    Features,
+    linear_probe,
+    most_shots,
+    probe_index,
+    prototype_recall,
+)
 
 
 def features(
@@ -85,8 +91,27 @@ def test_prototypes_by_hand():
 
 
 def test_index_is_the_share_that_is_left():
-    assert probe_index(0.9, original=0.9, retrained=0.5) == 1
-    assert probe_index(0.5, original=0.9, retrained=0.5) == 0
-    assert probe_index(0.3, original=0.9, retrained=0.5) == pytest.approx(-0.5)
-    assert np.isnan(probe_index(0.7, original=0.7, retrained=0.69))
-    assert np.isnan(probe_index(0.7, original=float("nan"), retrained=0.2))
+    assert probe_index([0.9], original=[0.9], retrained=[0.5]) == 1
+    assert probe_index([0.5], original=[0.9], retrained=[0.5]) == 0
+    assert probe_index([0.3], original=[0.9], retrained=[0.5]) == pytest.approx(-0.5)
+    assert np.isnan(probe_index([0.7], original=[0.7], retrained=[0.69]))
+    assert np.isnan(probe_index([0.7], original=[float("nan")], retrained=[0.2]))
+
+
+def test_index_over_layers_is_the_ratio_of_the_sums():
+    index = probe_index([0.3, 0.6], original=[0.32, 0.9], retrained=[0.28, 0.5])
+    assert index == pytest.approx((0.02 + 0.1) / (0.04 + 0.4))
+
+
+def test_without_retained_images_there_is_no_area():
+    fit, forgotten = features(60, shift=2), features(100, classes=(0,), shift=2, seed=1)
+    alone = linear_probe(fit, forgotten, shots=50)
+    both = linear_probe(fit, forgotten, features(100, classes=(1, 2), seed=2), shots=50)
+    assert alone["recall"] == both["recall"]
+    assert np.isnan(alone["auc"])
+
+
+def test_the_most_shots_that_every_class_has():
+    assert most_shots(features(50)) == 50
+    assert most_shots(features(49)) == 10
+    assert most_shots(features(3)) == 10

@@ -8,12 +8,13 @@ import pytest
 from orthounlearn.metrics.catalog import CATALOG, figure
 from orthounlearn.metrics.suite import (
     AUDITED,
-    PROBED,
+    CLASSIFIER,
     Outputs,
     against_both,
     against_original,
     against_retrained,
     audit,
+    probed_layers,
 )
 
 NAMES = ("a", "b", "c", "d")
@@ -41,10 +42,11 @@ def outputs(
         if masked:
             z[:, 0] = -1e4
         logits[split], labels[split] = z.astype(np.float32), truth
-        if split in PROBED:
+        features[split] = {}
+        for layer in probed_layers(split, ("1", "2", CLASSIFIER)):
             h = rng.normal(size=(count, 4)) * 2
             h[np.arange(count), truth] += np.where(truth == 0, known, gain)
-            features[split] = h.astype(np.float16)
+            features[split][layer] = h.astype(np.float16)
     return Outputs(logits, labels, features)
 
 
@@ -105,7 +107,20 @@ def test_a_masked_logit_passes_the_outputs_and_fails_the_probe():
 
 def test_a_network_without_features_is_audited_without_probes():
     values = audit(replace(outputs(), features={}), forget=[0], class_names=NAMES)
-    assert not any(key.startswith(("probe/", "proto/")) for key in values)
+    assert not any(key.startswith(("probe/", "proto/", "depth/")) for key in values)
+
+
+def test_depth_profile_and_its_index():
+    original = outputs(leak=3)
+    values = full(outputs(known=3.0, masked=True, seed=2), RETRAINED, original)
+    before = audit(original, forget=[0], class_names=NAMES)
+    after = audit(RETRAINED, forget=[0], class_names=NAMES)
+    assert 0 < values["depth/index"] < 1
+    blocks = ("depth/1", "depth/2")
+    assert values["depth/index"] == pytest.approx(
+        sum(values[b] - after[b] for b in blocks) / sum(before[b] - after[b] for b in blocks)
+    )
+    assert full(outputs(leak=3, masked=True), RETRAINED, original)["depth/index"] == 1
 
 
 def test_gap_of_a_pattern_is_a_gap():
@@ -142,10 +157,21 @@ def test_order_and_precision_change_nothing():
     turned = Outputs(
         {name: z[order].astype(np.float64) for name, z in ours.logits.items()},
         {name: y[order] for name, y in ours.labels.items()},
-        {name: h[order] for name, h in ours.features.items()},
+        {
+            split: {at: h[order] for at, h in found.items()}
+            for split, found in ours.features.items()
+        },
     )
     one, other = (audit(o, forget=[0], class_names=NAMES) for o in (ours, turned))
-    drawn = ("bacc", "/lr", "pop_lr", "compat", "probe/", "proto/")  # halves, folds, sides, shots
+    drawn = (
+        "bacc",
+        "/lr",
+        "pop_lr",
+        "compat",
+        "probe/",
+        "proto/",
+        "depth/",
+    )  # halves, folds, shots
     for key, value in one.items():
         if not any(part in key for part in drawn) and not np.isnan(value):
             assert other[key] == pytest.approx(value, abs=1e-9), key

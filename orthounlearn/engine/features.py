@@ -1,0 +1,75 @@
+"""What a network's blocks and its classifier read, caught while it runs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from orthounlearn.errors import UsageError
+from orthounlearn.methods.head import find_classifier
+from orthounlearn.metrics.suite import CLASSIFIER
+from orthounlearn.models.blocks import block_outputs
+
+Read = Callable[[], dict[str, NDArray[np.float16]]]
+"""Returns layer -> (B, C) of the last forward pass."""
+
+
+class FeatureReader:
+    """Reads the pooled output of every block, and what the classifier reads.
+
+    Args:
+        net: Any network; unchanged. One whose logits do not come straight out of a linear layer
+            has no features of its classifier, one without convolutions none of its blocks.
+        example: Images that it accepts.
+    """
+
+    def __init__(self, net: nn.Module, example: Tensor) -> None:
+        self._net = net
+        self._blocks = block_outputs(net, example)
+        try:
+            self._classifier: nn.Module | None = find_classifier(net, example)
+        except UsageError:  # a network of another shape: audited without that probe
+            self._classifier = None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of all layers: the blocks by number from 1, then the classifier."""
+        blocks = tuple(str(number) for number in range(1, len(self._blocks) + 1))
+        return blocks if self._classifier is None else (*blocks, CLASSIFIER)
+
+    @contextmanager
+    def reading(self, layers: Sequence[str]) -> Iterator[Read]:
+        """Yield a function that returns the features of the last forward pass.
+
+        Args:
+            layers: Names of `self.layers`; others are passed over.
+        """
+        found: dict[str, NDArray[np.float16]] = {}
+
+        def keep(layer: str, features: Tensor) -> None:
+            pooled = features.flatten(2).mean(2) if features.dim() == 4 else features
+            found[layer] = pooled.half().cpu().numpy()  # 11 bits are plenty for a linear probe
+
+        def after(_: nn.Module, __: object, output: Tensor, *, layer: str) -> None:
+            keep(layer, output)
+
+        def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            keep(CLASSIFIER, inputs[0])
+
+        with ExitStack() as hooks:
+            for number, name in enumerate(self._blocks, start=1):
+                if str(number) in layers:
+                    module = self._net.get_submodule(name)
+                    hook = partial(after, layer=str(number))
+                    hooks.callback(module.register_forward_hook(hook).remove)
+            if self._classifier is not None and CLASSIFIER in layers:
+                hooks.callback(self._classifier.register_forward_pre_hook(before).remove)
+            yield lambda: dict(found)
+
+
+def concatenate(parts: Sequence[dict[str, NDArray[np.float16]]]) -> dict[str, NDArray[np.float16]]:
+    """Join the features of several batches, layer by layer."""
+    return {layer: np.concatenate([part[layer] for part in parts]) for layer in parts[0]}
