@@ -63,7 +63,7 @@ def train(config: DictConfig) -> None:
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="unlearn")
 def unlearn(config: DictConfig) -> float | None:
     """Carry out a forget request and audit the result."""
-    from orthounlearn.engine.unlearn import open_request
+    from orthounlearn.engine.request import open_request
     from orthounlearn.engine.unlearn import unlearn as job
 
     experiment = _experiment(config)
@@ -75,8 +75,8 @@ def unlearn(config: DictConfig) -> float | None:
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="evaluate")
 def evaluate(config: DictConfig) -> None:
     """Audit a checkpoint that was unlearned elsewhere."""
+    from orthounlearn.engine.request import open_request
     from orthounlearn.engine.unlearn import evaluate as job
-    from orthounlearn.engine.unlearn import open_request
 
     experiment = _experiment(config)
     metrics = job(experiment)

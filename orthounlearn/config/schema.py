@@ -46,12 +46,29 @@ class MethodConfig:
 
 
 @dataclass
+class RelearnConfig:
+    """How a network is made to learn the forgotten classes again."""
+
+    images: int = MISSING
+    steps: int = MISSING
+    every: int = MISSING
+    learning_rates: list[float] = MISSING
+    batch_size: int = MISSING
+    batch_norm: str = MISSING
+    reset_row: bool = MISSING
+    max_test_images: int = MISSING
+
+
+@dataclass
 class MetricsConfig:
     """How much the audit measures."""
 
     max_images: int = 5000
     reference: str = "auto"
+    reference_seeds: list[int] = field(default_factory=list)
     batch_size: int = 512
+    relearn: RelearnConfig | None = None
+    shadows: int = 0
 
 
 @dataclass
@@ -67,6 +84,7 @@ class TableConfig:
     """The axes of a comparison: every combination is one cell.
 
     `forget` is a list of requests, each a class or a list of classes; "all" is every class alone.
+    With `sequence` they come one after the other, each on what the one before has left.
     """
 
     name: str = MISSING
@@ -74,6 +92,7 @@ class TableConfig:
     regularizers: list[str] = MISSING
     methods: list[str] = MISSING
     forget: Any = MISSING
+    sequence: bool = False
     seeds: list[int] = MISSING
     jobs: int = 1
     launcher: str = "joblib"
@@ -108,8 +127,10 @@ class Config:
     table: TableConfig | None = None
     tune: TuneConfig | None = None
     forget: Any = None
+    after: list[Any] = field(default_factory=list)
     seed: int = 0
     checkpoint: str | None = None
+    original: str | None = None
     group: str | None = None
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -68,6 +68,44 @@ class Splits:
             sha.update(self[name].astype("<i8").tobytes())
         sha.update(repr((self.forget, self.seed, self.val_fraction)).encode())
         return sha.hexdigest()
+
+    def without(
+        self,
+        gone: Sequence[int],
+        *,
+        train_labels: NDArray[np.int64],
+        test_labels: NDArray[np.int64],
+    ) -> "Splits":
+        """Return the splits of the request that is left when some of its classes are deleted.
+
+        The images of these classes are in no split of the result. D_r is the same: it never had
+        them.
+
+        Args:
+            gone: Some of `forget`.
+            train_labels: (N,) labels of the official train part.
+            test_labels: (M,) labels of the official test part.
+        """
+
+        def left(name: str) -> Indices:
+            labels = train_labels if name.endswith(("_train", "_val")) else test_labels
+            kept: Indices = self[name][~np.isin(labels[self[name]], gone)]
+            return kept
+
+        changes: dict[str, Any] = {name: left(name) for name in SPLIT_NAMES}
+        changes["forget"] = tuple(label for label in self.forget if label not in gone)
+        return replace(self, **changes)
+
+    def trained_on(self, members_N: NDArray[np.bool_]) -> "Splits":
+        """Return splits whose train sets have only the given images.
+
+        Args:
+            members_N: (N,) over the official train part.
+        """
+        kept: dict[str, Any] = {
+            name: self[name][members_N[self[name]]] for name in ("forget_train", "retain_train")
+        }
+        return replace(self, **kept)
 
     def save(self, path: Path) -> None:
         """Write the splits and their hash to an .npz file, atomically."""
@@ -183,12 +221,18 @@ def subsample(indices: Indices, labels: NDArray[np.int64], *, limit: int, seed: 
     return indices[drawn]
 
 
-def resolve_forget(forget: Any, class_names: Sequence[str]) -> tuple[int, ...]:  # noqa: ANN401
+def resolve_forget(
+    forget: Any,  # noqa: ANN401
+    class_names: Sequence[str],
+    *,
+    option: str = "forget",
+) -> tuple[int, ...]:
     """Return the class numbers of a request.
 
     Args:
         forget: A class or a list of classes, each a name or a number.
         class_names: K names.
+        option: What the user called it, for messages.
 
     Raises:
         UsageError: There is no such class, none, all of them, or one twice.
@@ -204,22 +248,64 @@ def resolve_forget(forget: Any, class_names: Sequence[str]) -> tuple[int, ...]: 
     )
     if not entries:
         raise UsageError(
-            f"Expected forget=CLASS or forget=[CLASS,…], but got none. Valid: {valid}."
+            f"Expected {option}=CLASS or {option}=[CLASS,…], but got none. Valid: {valid}."
         )
     classes = []
     for entry in entries:
         if isinstance(entry, bool) or not isinstance(entry, (str, int)):
-            raise UsageError(f"Expected a class name or number in forget, but got {entry!r}.")
+            raise UsageError(f"Expected a class name or number in {option}, but got {entry!r}.")
         if entry in class_names:
             classes.append(list(class_names).index(str(entry)))
         elif str(entry).isdigit() and int(entry) < len(class_names):
             classes.append(int(entry))
         else:
-            raise UsageError(f"Expected forget to name a class, but got {entry!r}. Valid: {valid}.")
+            raise UsageError(
+                f"Expected {option} to name a class, but got {entry!r}. Valid: {valid}."
+            )
     if len(set(classes)) < len(classes):
-        raise UsageError(f"Expected each class once in forget, but got {entries}.")
+        raise UsageError(f"Expected each class once in {option}, but got {entries}.")
     if len(classes) == len(class_names):
         raise UsageError(
-            f"Expected at least one class to retain, but forget names all {len(class_names)}."
+            f"Expected at least one class to retain, but {option} names all {len(class_names)}."
         )
     return tuple(sorted(classes))
+
+
+def resolve_sequence(
+    after: Sequence[Any],
+    forget: Any,  # noqa: ANN401
+    class_names: Sequence[str],
+) -> tuple[tuple[int, ...], ...]:
+    """Return the class numbers of each request of a sequence, in order.
+
+    Args:
+        after: The earlier requests, each a class or a list of classes.
+        forget: The last one.
+        class_names: K names.
+
+    Raises:
+        UsageError: One of them is not valid, a class is in two, or none would be retained.
+
+    >>> resolve_sequence([["emu"], 0], "dog", ["cat", "dog", "emu", "fox"])
+    ((2,), (0,), (1,))
+    """
+    steps = (
+        *(
+            resolve_forget(entry, class_names, option=f"after[{position}]")
+            for position, entry in enumerate(after)
+        ),
+        resolve_forget(forget, class_names),
+    )
+    classes = [label for step in steps for label in step]
+    twice = sorted({label for label in classes if classes.count(label) > 1})
+    if twice:
+        raise UsageError(
+            "Expected each class in one request of after and forget, but more than one names "
+            f"{', '.join(f'{label} ({class_names[label]})' for label in twice)}."
+        )
+    if len(classes) == len(class_names):
+        raise UsageError(
+            "Expected at least one class to retain, but after and forget together name all "
+            f"{len(class_names)}."
+        )
+    return steps

@@ -18,7 +18,7 @@ from orthounlearn.masking.statistics import ClassStatistics, class_statistics
 from orthounlearn.masking.tracing import Site
 from orthounlearn.methods.base import Batch, LossMethod, Phase, SplitName, UnlearningMethod
 
-_ONE_DEVICE: dict[str, Any] = {
+ONE_DEVICE: dict[str, Any] = {
     "devices": 1,
     "num_nodes": 1,
     "strategy": "auto",
@@ -33,9 +33,12 @@ class RequestContext:
     Args:
         experiment: Data, device, recipe.
         method: Whose declarations count.
-        splits: Of the request.
+        splits: Of all classes forgotten by now.
+        gone: Those of them that earlier requests have forgotten: their images are deleted, so the
+            method sees them in neither set.
         seed: Of the method's own randomness.
         statistics_folder: Where class statistics lie, beside the checkpoint.
+        shadow: Number of the shadow that the request is carried out on; None: no shadow.
     """
 
     def __init__(
@@ -44,13 +47,21 @@ class RequestContext:
         method: UnlearningMethod,
         *,
         splits: Splits,
+        gone: Sequence[int] = (),
         seed: int,
         statistics_folder: Path,
+        shadow: int | None = None,
     ) -> None:
         self._experiment = experiment
         self._method = method
-        self._splits = splits
+        self._all_forgotten = splits.forget
+        self._splits = splits.without(
+            gone,
+            train_labels=experiment.data.train.labels_N,
+            test_labels=experiment.data.test.labels_N,
+        )
         self._statistics_folder = statistics_folder
+        self._shadow = shadow
         self._preparing = False
         self.seed = seed
         self.num_classes = experiment.data.num_classes
@@ -89,7 +100,10 @@ class RequestContext:
     def statistics(
         self, net: nn.Module, *, sites: tuple[Site, ...], pooling: Literal["max", "mean"]
     ) -> ClassStatistics:
-        """Return the statistics of all classes over the train set, from the file if it is there."""
+        """Return the statistics of all classes over the train set, from the file if it is there.
+
+        A class that is gone has no images left: its sums and its count are 0.
+        """
         names = "-".join(sorted(site.name for site in sites))
         path = self._statistics_folder / f"statistics-{pooling}-{digest(names)[:8]}.safetensors"
         if path.exists():
@@ -142,7 +156,7 @@ class RequestContext:
             method,
             loaders=loaders,
             trainer=lambda epochs: experiment.trainer(
-                epochs=epochs, folder=experiment.runs, **_ONE_DEVICE
+                epochs=epochs, folder=experiment.runs, **ONE_DEVICE
             ),
             transform=experiment.transform,
             seed=self.seed,
@@ -151,7 +165,9 @@ class RequestContext:
 
     def retrained(self, *, seed: int) -> tuple[nn.Module, float]:
         """Return the retrained network from the store, trained if it is not there."""
-        stored = ensure_trained(self._experiment, without=self._splits.forget, seed=seed)
+        stored = ensure_trained(
+            self._experiment, without=self._all_forgotten, seed=seed, shadow=self._shadow
+        )
         return stored.load(self._experiment), stored.seconds
 
     def _loader(self, *splits: SplitName, seed: int | None = None, **options: Any) -> BatchLoader:  # noqa: ANN401

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
 from torch import nn
 
 from orthounlearn.config.build import accepted, build, validate_targets
@@ -25,6 +26,7 @@ from orthounlearn.data.images import ImageData
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Splits, make_splits
 from orthounlearn.files import digest
+from orthounlearn.metrics.shadow import balanced_membership
 
 _TRAINER_DETERMINES = (
     "precision",
@@ -96,15 +98,30 @@ class Experiment:
             flip=self.config["data"]["flip"],
         )
 
-    def splits(self, forget: Sequence[int] = ()) -> Splits:
-        """Return the splits of a request."""
-        return make_splits(
+    def splits(self, forget: Sequence[int] = (), *, shadow: int | None = None) -> Splits:
+        """Return the splits of a request, or of what a shadow is trained on.
+
+        Args:
+            forget: Classes to forget.
+            shadow: Keep of both train sets the images that this shadow is trained on.
+        """
+        splits = make_splits(
             self.data.train.labels_N,
             self.data.test.labels_N,
             forget=forget,
             val_fraction=self.config["data"]["val_fraction"],
             seed=self.config["data"]["split_seed"],
         )
+        return splits if shadow is None else splits.trained_on(self.shadow_members(shadow + 1)[-1])
+
+    def shadow_members(self, count: int) -> NDArray[np.bool_]:
+        """Return which images of the train part each shadow is trained on, (count, N).
+
+        All classes are halved at once, so that one pool of shadows serves every request.
+        """
+        return balanced_membership(
+            len(self.data.train.labels_N), count + count % 2, self.config["data"]["split_seed"]
+        )[:count]
 
     def loader(self, splits: Splits, *names: str, **options: Any) -> BatchLoader:  # noqa: ANN401
         """Return the uint8 batches of one split, or of several of one official part together."""
@@ -179,7 +196,7 @@ class Experiment:
             **{k: list(v) if isinstance(v, tuple) else v for k, v in more.items()},
         }
 
-    def training_key(self, *, without: Sequence[int], seed: int) -> str:
+    def training_key(self, *, without: Sequence[int], seed: int, shadow: int | None = None) -> str:
         """Return the key of what determines a trained network."""
         config = self.config
         return digest(
@@ -193,6 +210,7 @@ class Experiment:
                 "trainer": {k: config["trainer"].get(k) for k in _TRAINER_DETERMINES},
                 **{k: config[k] for k in ("model", "regularizer", "optimizer", "scheduler")},
                 "training": config["recipe"],
+                **({} if shadow is None else {"shadow": shadow}),
             }
         )
 

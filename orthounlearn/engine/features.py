@@ -5,8 +5,10 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from orthounlearn.errors import UsageError
 from orthounlearn.methods.head import find_classifier
@@ -30,7 +32,7 @@ class FeatureReader:
         self._net = net
         self._blocks = block_outputs(net, example)
         try:
-            self._classifier: nn.Module | None = find_classifier(net, example)
+            self._classifier: nn.Linear | None = find_classifier(net, example)
         except UsageError:  # a network of another shape: audited without that probe
             self._classifier = None
 
@@ -43,6 +45,8 @@ class FeatureReader:
     @contextmanager
     def reading(self, layers: Sequence[str]) -> Iterator[Read]:
         """Yield a function that returns the features of the last forward pass.
+
+        Meanwhile the classifier computes in float32, whatever precision surrounds it.
 
         Args:
             layers: Names of `self.layers`; others are passed over.
@@ -60,6 +64,8 @@ class FeatureReader:
             keep(CLASSIFIER, inputs[0])
 
         with ExitStack() as hooks:
+            if self._classifier is not None:
+                hooks.callback(self._classifier.register_forward_hook(_in_float32).remove)
             for number, name in enumerate(self._blocks, start=1):
                 if str(number) in layers:
                     module = self._net.get_submodule(name)
@@ -68,6 +74,20 @@ class FeatureReader:
             if self._classifier is not None and CLASSIFIER in layers:
                 hooks.callback(self._classifier.register_forward_pre_hook(before).remove)
             yield lambda: dict(found)
+
+
+def _in_float32(classifier: nn.Linear, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
+    """Compute the logits again without autocast.
+
+    bfloat16 has 8 bits: it would round margins, and a masked logit of −10⁴ to steps of 64, which
+    looks like forgetting although the weights have kept everything.
+    """
+    with torch.autocast(inputs[0].device.type, enabled=False):
+        return F.linear(inputs[0].float(), classifier.weight.float(), _float(classifier.bias))
+
+
+def _float(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.float()
 
 
 def concatenate(parts: Sequence[dict[str, NDArray[np.float16]]]) -> dict[str, NDArray[np.float16]]:

@@ -42,12 +42,14 @@ class Fit:
         key: Of what determines the network.
         without: Classes left out of the training set: () is the original.
         seed: Of weights, order and crops.
+        shadow: Number of a shadow, which is trained on its half of the images; None: on all.
     """
 
     folder: Path
     key: str
     without: tuple[int, ...]
     seed: int
+    shadow: int | None = None
 
 
 def fit(
@@ -66,7 +68,7 @@ def fit(
         UsageError: The training diverged.
     """
     config, folder = experiment.config, task.folder
-    splits = experiment.splits(task.without)
+    splits = experiment.splits(task.without, shadow=task.shadow)
     splits.save(folder / "splits.npz")
     write_text(
         folder / "config.yaml", yaml.safe_dump({**config, "seed": task.seed}, sort_keys=False)
@@ -117,7 +119,7 @@ def fit(
         return
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
     metrics["time/train_s"] = timer.time_elapsed("train") - timer.time_elapsed("validate")
-    about = experiment.about(key=task.key, seed=task.seed, without=task.without)
+    about = experiment.about(key=task.key, seed=task.seed, without=task.without, shadow=task.shadow)
     save_network(module.net, folder / "model.ckpt", about=about)
     write_json(folder / "metrics.json", plain_metrics(metrics))
     resume.unlink(missing_ok=True)
@@ -129,6 +131,8 @@ def _callbacks(
     config, folder = experiment.config, task.folder
     names = " ".join(experiment.data.class_names[c] for c in task.without)
     what = f"training {experiment.model_name} {config['regularizer']['name']}"
+    if task.shadow is not None:
+        what += f" shadow {task.shadow}"
     callbacks: list[Any] = [
         ModelCheckpoint(
             folder, filename="resume", save_weights_only=False, enable_version_counter=False

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from orthounlearn.data.loader import BatchLoader
-from orthounlearn.data.splits import Splits, subsample
+from orthounlearn.data.splits import Indices, Splits, subsample
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.features import FeatureReader, concatenate
-from orthounlearn.files import writing
+from orthounlearn.files import digest, writing
 from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers
 
 
@@ -37,7 +37,7 @@ def predict(
         for name in names:
             with reader.reading(probed_layers(name, reader.layers)) as read:
                 batches = []
-                for images, target in audit_loader(experiment, splits, name):
+                for images, target in _loader(experiment, splits, name):
                     batches.append((_logits(experiment, net, images), read(), target.numpy()))
             logits[name] = np.concatenate([part for part, _, _ in batches])
             labels[name] = np.concatenate([part for _, _, part in batches])
@@ -55,23 +55,34 @@ def _logits(experiment: Experiment, net: nn.Module, images: torch.Tensor) -> NDA
     return logits
 
 
-def audit_loader(experiment: Experiment, splits: Splits, name: str) -> BatchLoader:
-    """Return the batches of a split; of retained images of the train part a stratified sample."""
-    part = experiment.data.train if name.endswith(("_train", "_val")) else experiment.data.test
-    indices = splits[name]
+def audited(experiment: Experiment, splits: Splits, name: str) -> Indices:
+    """Return the indices of a split that are run; of retained train images a stratified sample."""
     if name in ("retain_train", "retain_val"):
         limit = experiment.config["metrics"]["max_images"]
-        indices = subsample(indices, part.labels_N, limit=limit, seed=splits.seed)
-    return BatchLoader(part, indices, batch_size=experiment.config["metrics"]["batch_size"])
+        labels_N = experiment.data.train.labels_N
+        return subsample(splits[name], labels_N, limit=limit, seed=splits.seed)
+    return splits[name]
 
 
-def cached_outputs(experiment: Experiment, net: nn.Module, splits: Splits, folder: Path) -> Outputs:
+def _loader(experiment: Experiment, splits: Splits, name: str) -> BatchLoader:
+    part = experiment.data.train if name.endswith(("_train", "_val")) else experiment.data.test
+    batch_size = experiment.config["metrics"]["batch_size"]
+    return BatchLoader(part, audited(experiment, splits, name), batch_size=batch_size)
+
+
+def cached_outputs(
+    experiment: Experiment,
+    net: nn.Module,
+    splits: Splits,
+    folder: Path,
+    names: Sequence[str] = AUDITED,
+) -> Outputs:
     """Return the outputs of a stored network; computed once per request and then read."""
     limit = experiment.config["metrics"]["max_images"]
-    path = folder / f"outputs-{splits.hash[:12]}-{limit}-v{_FORMAT}.npz"
+    path = folder / f"outputs-{digest([splits.hash, list(names), limit, _FORMAT])[:12]}.npz"
     if path.exists():
         return load_outputs(path)
-    outputs = predict(experiment, net, splits)
+    outputs = predict(experiment, net, splits, names)
     save_outputs(outputs, path, splits)
     return outputs
 
@@ -93,7 +104,8 @@ def save_outputs(outputs: Outputs, path: Path, splits: Splits) -> None:
 
 def load_outputs(path: Path) -> Outputs:
     """Read what `save_outputs` wrote."""
-    logits, labels, features = {}, {}, defaultdict(dict)
+    logits, labels = {}, {}
+    features: dict[str, dict[str, NDArray[np.float16]]] = defaultdict(dict)
     with np.load(path) as stored:
         for key in stored:
             kind, _, rest = key.partition("/")

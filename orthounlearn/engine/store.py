@@ -47,15 +47,18 @@ class StoredModel:
         return net.to(experiment.device).eval()
 
 
-def stored_model(experiment: Experiment, *, without: Sequence[int] = (), seed: int) -> StoredModel:
+def stored_model(
+    experiment: Experiment, *, without: Sequence[int] = (), seed: int, shadow: int | None = None
+) -> StoredModel:
     """Return the place of a network in the store, trained or not.
 
     Args:
         experiment: What to train, and how.
         without: Classes left out of the training set: () is the original.
         seed: Of weights, order and crops.
+        shadow: Number of a shadow, which is trained on its half of the images; None: on all.
     """
-    key = experiment.training_key(without=without, seed=seed)
+    key = experiment.training_key(without=without, seed=seed, shadow=shadow)
     config = experiment.config
     parts = [
         experiment.data.name,
@@ -63,6 +66,8 @@ def stored_model(experiment: Experiment, *, without: Sequence[int] = (), seed: i
         config["regularizer"]["name"],
         f"seed{seed}",
     ]
+    if shadow is not None:
+        parts.append(f"shadow{shadow}")
     if without:
         parts.append("without-" + "-".join(experiment.data.class_names[c] for c in without))
     name = "_".join(_slug(part) for part in parts)
@@ -78,6 +83,7 @@ def ensure_trained(
     *,
     without: Sequence[int] = (),
     seed: int,
+    shadow: int | None = None,
     on_fit_end: Callable[[nn.Module], None] | None = None,
 ) -> StoredModel:
     """Return a network from the store, training it first if it is not there.
@@ -89,18 +95,19 @@ def ensure_trained(
         experiment: What to train, and how.
         without: Classes left out of the training set.
         seed: Of weights, order and crops.
+        shadow: Number of a shadow, which is trained on its half of the images; None: on all.
         on_fit_end: Called with the network at the end of the fit, if there is one in this process.
 
     Raises:
         UsageError: The training diverged.
     """
-    stored = stored_model(experiment, without=without, seed=seed)
+    stored = stored_model(experiment, without=without, seed=seed, shadow=shadow)
     if stored.is_trained:
         return stored
     make_folder(stored.folder)
     with FileLock(stored.folder.with_suffix(".lock")):
         if not stored.is_trained:
-            task = Fit(stored.folder, stored.key, tuple(without), seed)
+            task = Fit(stored.folder, stored.key, tuple(without), seed, shadow)
             if experiment.on_several_devices:
                 fit_on_several_devices(experiment, task)
             else:

@@ -1,5 +1,6 @@
-"""A table: every missing cell, in three Hydra multiruns that depend on each other in order."""
+"""A table: every missing cell, in Hydra multiruns that depend on each other in order."""
 
+import json
 import logging
 import os
 import subprocess
@@ -17,8 +18,8 @@ from orthounlearn.config.build import command_line_overrides, compose_variants, 
 from orthounlearn.data.splits import resolve_forget
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.progress import SweepProgress
+from orthounlearn.engine.request import open_request, refuse_earlier_requests
 from orthounlearn.engine.store import StoredModel, stored_model
-from orthounlearn.engine.unlearn import open_request
 from orthounlearn.errors import UsageError
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
     """Run what is missing of the configured table, then report it.
 
     Originals come first, then retrained networks, then the other methods: so no two processes of
-    a phase want the same network. A killed sweep goes on where it stopped.
+    a phase want the same network. Of a sequence each step is a phase, for the same reason. A killed
+    sweep goes on where it stopped.
 
     Args:
         experiment: With `table`.
@@ -59,6 +61,7 @@ def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
     Raises:
         UsageError: There is no table, an axis is empty or wrong, or a cell failed.
     """
+    refuse_earlier_requests(experiment, job="sweep")
     table = experiment.config["table"]
     if not table:
         raise UsageError("Expected experiment=NAME with a `table`, such as experiment=digits_cpu.")
@@ -82,7 +85,7 @@ def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
     overrides = " ".join(command_line_overrides())
     report(
         runs=str(experiment.runs),
-        name=table["name"],
+        name=table["name"] + ("_sequence" if table["sequence"] else ""),
         folders=[folder for phase in phases if phase.job == "unlearn" for folder, _ in phase.cells],
         command=f"orthounlearn sweep {overrides}".strip(),
     )
@@ -103,7 +106,7 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
         "regularizer": [str(regularizer) for regularizer in table["regularizers"]],
         "seed": [str(seed) for seed in table["seeds"]],
     }
-    requests = {**networks, "forget": ["[" + ",".join(map(str, f)) + "]" for f in forgets]}
+    requests = _requests(forgets, in_sequence=table["sequence"])
     others = [method for method in table["methods"] if method != "retrain"]
 
     def cells(job: str, grid: dict[str, list[str]]) -> list[tuple[Path, Callable[[], bool]]]:
@@ -123,16 +126,39 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
                     found.append((folder, (folder / "metrics.json").exists))
         return found
 
-    grids = [
-        ("original models", "train", networks),
-        ("retrained models", "unlearn", {**requests, "method": ["retrain"]}),
-        ("unlearning methods", "unlearn", {**requests, "method": others}),
-    ]
+    grids = [("original models", "train", networks)]
+    for kind, methods in (("retrained models", ["retrain"]), ("unlearning methods", others)):
+        grids += [
+            (kind + step, "unlearn", {**networks, **request, "method": methods})
+            for step, request in requests.items()
+        ]
     return [
         Phase(title, job, grid, cells(job, grid))
         for title, job, grid in grids
         if all(grid.values())
     ]
+
+
+def _requests(forgets: list[list[int]], *, in_sequence: bool) -> dict[str, dict[str, list[str]]]:
+    """Return the axes that say what is forgotten, by the title of the multirun that has them."""
+    if not in_sequence:
+        return {"": {"forget": [_listed(classes) for classes in forgets]}}
+    return {
+        f", step {number + 1}": {
+            "after": [_listed(forgets[:number])],
+            "forget": [_listed(classes)],
+        }
+        for number, classes in enumerate(forgets)
+    }
+
+
+def _listed(value: Any) -> str:  # noqa: ANN401 - lists of lists of numbers
+    """Return the value of an override, without spaces, which Hydra's grammar would keep.
+
+    >>> _listed([[1, 2], [4]])
+    '[[1,2],[4]]'
+    """
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _is_trained(stored: StoredModel) -> bool:
@@ -141,7 +167,7 @@ def _is_trained(stored: StoredModel) -> bool:
 
 _REFERENCE = ["metrics.reference=train"]
 
-_VALUES = ("seed", "forget")
+_VALUES = ("seed", "forget", "after")
 """Axes that are values; the others are choices of a file in conf/."""
 
 

@@ -3,8 +3,9 @@
 from torch import nn
 
 from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.request import open_request, refuse_earlier_requests
 from orthounlearn.engine.store import StoredModel, ensure_trained
-from orthounlearn.engine.unlearn import open_request, unlearn
+from orthounlearn.engine.unlearn import unlearn
 from orthounlearn.errors import UsageError
 
 
@@ -15,6 +16,7 @@ def train(experiment: Experiment) -> StoredModel:
         UsageError: Bad input, or training diverged.
     """
     config = experiment.config
+    refuse_earlier_requests(experiment, job="train")
     requested = config["forget"] is not None or config["method"] is not None
     if requested:
         if config["forget"] is None or config["method"] is None:

@@ -1,139 +1,48 @@
 """The request: original model -> method -> unlearned checkpoint -> audit -> run directory."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import yaml
+from filelock import FileLock
 from lightning import seed_everything
 from torch import nn
 
 from orthounlearn.config.build import build
-from orthounlearn.data.splits import Splits, resolve_forget
+from orthounlearn.data.splits import SPLIT_NAMES
+from orthounlearn.engine.audit import audit_network
 from orthounlearn.engine.checkpoints import load_network, save_network
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
 from orthounlearn.engine.loggers import opened
-from orthounlearn.engine.predict import cached_outputs, predict, save_outputs
+from orthounlearn.engine.predict import save_outputs
+from orthounlearn.engine.request import Request, open_request, refuse_earlier_requests
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed, carry_out
 from orthounlearn.errors import UsageError
-from orthounlearn.files import digest, file_digest, read_json, write_json, write_text
+from orthounlearn.files import (
+    file_digest,
+    make_folder,
+    read_json,
+    write_json,
+    write_text,
+    writing,
+)
 from orthounlearn.lit.callbacks.status import write_status
 from orthounlearn.methods.base import UnlearningMethod
-from orthounlearn.metrics.suite import (
-    Outputs,
-    against_both,
-    against_original,
-    against_retrained,
-    audit,
-)
+from orthounlearn.report.certificate import write_certificate
 
 _log = logging.getLogger(__name__)
-
-AUDIT_VERSION = 1
-"""Raise it when the audit or the engine changes what is reported: runs are then done again."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A network that others are compared with, and what it says."""
-
-    outputs: Outputs
-    values: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Request:
-    """A forget request on one original model.
-
-    Attributes:
-        experiment: Data, network, recipe.
-        splits: With the forgotten classes.
-        origin: Hash of the original: its training key, or of the user's file.
-    """
-
-    experiment: Experiment
-    splits: Splits
-    origin: str
-
-    @property
-    def key(self) -> str:
-        """Hash of everything that determines the result."""
-        config = self.experiment.config
-        return digest(
-            {
-                "audit": AUDIT_VERSION,
-                "origin": self.origin,
-                "splits": self.splits.hash,
-                "method": _settings(config["method"]),
-                "metrics": config["metrics"],
-                "seed": config["seed"],
-                "reference": self._reference_key(),
-            }
-        )
-
-    def _reference_key(self) -> str | None:
-        wanted = self.experiment.config["metrics"]["reference"]
-        stored = stored_model(
-            self.experiment, without=self.splits.forget, seed=self.experiment.config["seed"]
-        )
-        present = wanted == "train" or (wanted == "auto" and stored.is_trained)
-        return stored.key if present else None
-
-    @property
-    def folder(self) -> Path:
-        """The run directory."""
-        experiment, config = self.experiment, self.experiment.config
-        forgotten = "+".join(experiment.data.class_names[c] for c in self.splits.forget)
-        return (
-            experiment.runs
-            / experiment.data.name
-            / f"{experiment.model_name}_{config['regularizer']['name']}"
-            / f"seed{config['seed']}"
-            / f"forget-{forgotten}".replace("/", "-")
-            / f"{config['method']['name'] if config['method'] else 'evaluate'}_{self.key[:8]}"
-        )
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the run is complete; metrics.json is written last."""
-        return (self.folder / "metrics.json").exists()
-
-
-def _settings(method: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return what decides the result: how values were chosen (`tuned`, `search`) does not."""
-    return method and {k: v for k, v in method.items() if k not in ("search", "tuned")}
-
-
-def open_request(experiment: Experiment) -> Request:
-    """Check a request and find its original model, without training or loading anything.
-
-    Raises:
-        UsageError: The classes are not valid, or the checkpoint is missing.
-    """
-    config = experiment.config
-    if config["metrics"]["reference"] not in ("auto", "train", "none"):
-        raise UsageError(
-            "Expected metrics.reference to be auto, train or none, "
-            f"but got {config['metrics']['reference']!r}."
-        )
-    forget = resolve_forget(config["forget"], experiment.data.class_names)
-    if config["checkpoint"]:
-        path = Path(config["checkpoint"])
-        if not path.is_file():
-            raise UsageError(
-                f"Expected checkpoint to be a file, but there is no {path.absolute()}."
-            )
-        origin = file_digest(path)
-    else:
-        origin = stored_model(experiment, seed=config["seed"]).key
-    return Request(experiment, experiment.splits(forget), origin)
 
 
 def unlearn(experiment: Experiment, trained: nn.Module | None = None) -> dict[str, float | None]:
     """Carry out the configured request and audit the result, unless that was done before.
+
+    With `after`, the requests before it are carried out first, each like this one, from the result
+    of the one before; a request that is being carried out elsewhere is waited for.
 
     Args:
         experiment: With `forget` and `method`.
@@ -149,20 +58,25 @@ def unlearn(experiment: Experiment, trained: nn.Module | None = None) -> dict[st
     if not experiment.config["method"]:
         raise UsageError("Expected method=NAME to say how to unlearn; see conf/method/.")
     if request.is_done:
-        _log.info("Already done: %s", request.folder)
-        return read_json(request.folder / "metrics.json")  # type: ignore[no-any-return]
+        return _metrics(request)
     method = build(experiment.config["method"], UnlearningMethod)
-    net, folder = _original(request, trained)
-    start_run(request)
-    timed = _carry_out(request, method, net, folder)
-    checkpoint = request.folder / "unlearned.ckpt"
-    about = experiment.about(
-        forget=request.splits.forget,
-        method=experiment.config["method"]["name"],
-        origin=request.origin,
-    )
-    save_network(timed.net, checkpoint, about=about)
-    return finish_run(request, _reload(experiment, timed.net, checkpoint), timed=timed)
+    net, folder = _start(request, trained)
+    make_folder(request.folder.parent)
+    # Only once the network is there: a training that ends in this request holds that one's lock.
+    with FileLock(request.folder.with_name(request.folder.name + ".lock")):
+        if request.is_done:
+            return _metrics(request)
+        start_run(request)
+        timed = _carry_out(request, method, net, folder)
+        about = experiment.about(
+            forget=request.forget,
+            after=request.steps[:-1],
+            method=experiment.config["method"]["name"],
+            origin=request.origin,
+        )
+        save_network(timed.net, request.checkpoint, about=about)
+        net = _reload(experiment, timed.net, request.checkpoint)
+        return finish_run(request, net, timed=timed)
 
 
 def evaluate(experiment: Experiment) -> dict[str, float | None]:
@@ -173,20 +87,37 @@ def evaluate(experiment: Experiment) -> dict[str, float | None]:
     """
     if not experiment.config["checkpoint"]:
         raise UsageError("Expected checkpoint=FILE: the network that was unlearned elsewhere.")
+    refuse_earlier_requests(experiment, job="evaluate")
     request = open_request(experiment)
     if request.is_done:
-        _log.info("Already done: %s", request.folder)
-        return read_json(request.folder / "metrics.json")  # type: ignore[no-any-return]
+        return _metrics(request)
     net = experiment.new_net(experiment.config["seed"])
     load_network(net, Path(experiment.config["checkpoint"]))
     start_run(request)
     return finish_run(request, net.to(experiment.device), timed=None)
 
 
-def _original(request: Request, trained: nn.Module | None) -> tuple[nn.Module, Path]:
-    """Return a copy of the original model, and the folder where its statistics belong."""
+def _metrics(request: Request) -> dict[str, float | None]:
+    """Return the metrics of a complete run."""
+    _log.info("Already done: %s", request.folder)
+    return read_json(request.folder / "metrics.json")  # type: ignore[no-any-return]
+
+
+def _start(request: Request, trained: nn.Module | None) -> tuple[nn.Module, Path]:
+    """Return a copy of the network to start from, and the folder where its statistics belong.
+
+    That is the original, or what the earlier request has left. The statistics of the latter are
+    its own, beside its checkpoint: those of the original describe weights that are edited now, and
+    images that are deleted.
+    """
     experiment = request.experiment
     config = experiment.config
+    earlier = request.earlier
+    if earlier is not None:
+        unlearn(earlier.experiment)
+        net = experiment.new_net(config["seed"])
+        load_network(net, earlier.checkpoint)
+        return net.to(experiment.device), earlier.folder
     net = experiment.new_net(config["seed"])
     if trained is not None:
         net.load_state_dict(trained.state_dict())
@@ -214,7 +145,12 @@ def _carry_out(request: Request, method: UnlearningMethod, net: nn.Module, folde
     seed = experiment.config["seed"]
     seed_everything(seed, workers=True, verbose=False)
     context = RequestContext(
-        experiment, method, splits=request.splits, seed=seed, statistics_folder=folder
+        experiment,
+        method,
+        splits=request.splits,
+        gone=request.gone,
+        seed=seed,
+        statistics_folder=folder,
     )
     return carry_out(method, net, context)
 
@@ -228,73 +164,26 @@ def _reload(experiment: Experiment, net: nn.Module, checkpoint: Path) -> nn.Modu
 
 
 def finish_run(request: Request, net: nn.Module, *, timed: Timed | None) -> dict[str, float | None]:
-    """Audit a network, compare it, and write and log everything."""
+    """Audit a network, compare it, and write and log everything.
+
+    `metrics.json` comes last of the figures, and says that they are whole; the certificate is made
+    of the files before it.
+    """
     experiment, folder = request.experiment, request.folder
-    outputs = predict(experiment, net, request.splits)
+    audited = audit_network(request, net, timed=timed)
     # Features are large and can be made again from the checkpoint.
-    save_outputs(replace(outputs, features={}), folder / "outputs.npz", request.splits)
-    values = _audit(request, outputs)
-    metrics: dict[str, float] = {}
-    original = None if timed is None else _reference(request, without=())
-    if original is not None:
-        values |= against_original(values, original.values)
-        metrics |= {f"original/{key}": value for key, value in original.values.items()}
-    retrained = _retrained(request)
-    if retrained is not None:
-        values |= against_retrained(outputs, values, retrained.outputs, retrained.values)
-        metrics |= {f"retrained/{key}": value for key, value in retrained.values.items()}
-        if original is not None:
-            values |= against_both(values, original.values, retrained.values)
-    if timed is not None:
-        values |= {"time/prep_s": timed.prepare_s, "time/unlearn_s": timed.unlearn_s}
-    metrics |= {f"unlearned/{key}": value for key, value in values.items()}
-    plain = plain_metrics(metrics)
+    save_outputs(replace(audited.outputs, features={}), folder / "outputs.npz", request.splits)
+    if audited.curves:
+        with writing(folder / "relearn.npz") as temporary:
+            np.savez(temporary, **audited.curves)
     write_json(folder / "run.json", _identity(request))
-    _send_to_loggers(request, metrics)
+    write_json(folder / "retrained.json", [entry.record for entry in audited.retrained])
+    _send_to_loggers(request, audited.metrics)
     write_status(folder / "status.json", "done", request.folder.name)
+    plain = plain_metrics(audited.metrics)
     write_json(folder / "metrics.json", plain)
+    write_certificate(folder, command=environment(experiment)["command"])
     return plain
-
-
-def _audit(request: Request, outputs: Outputs) -> dict[str, float]:
-    return audit(
-        outputs,
-        forget=request.splits.forget,
-        class_names=request.experiment.data.class_names,
-        seed=request.splits.seed,
-    )
-
-
-def _reference(request: Request, *, without: tuple[int, ...]) -> Reference | None:
-    """Return a stored network's outputs and figures on this request's splits."""
-    experiment = request.experiment
-    if not without and experiment.config["checkpoint"]:
-        net = experiment.new_net(0)
-        path = Path(experiment.config["checkpoint"])
-        load_network(net, path)
-        outputs = predict(experiment, net.to(experiment.device), request.splits)
-    else:
-        stored = stored_model(experiment, without=without, seed=experiment.config["seed"])
-        if not stored.is_trained:
-            return None
-        outputs = cached_outputs(experiment, stored.load(experiment), request.splits, stored.folder)
-    return Reference(outputs, _audit(request, outputs))
-
-
-def _retrained(request: Request) -> Reference | None:
-    experiment = request.experiment
-    wanted = experiment.config["metrics"]["reference"]
-    if wanted == "none":
-        return None
-    if wanted == "train":
-        ensure_trained(experiment, without=request.splits.forget, seed=experiment.config["seed"])
-    reference = _reference(request, without=request.splits.forget)
-    if reference is None:
-        _log.info(
-            "No retrained model is stored, so nothing is compared with it "
-            "(metrics.reference=train trains one)."
-        )
-    return reference
 
 
 def _identity(request: Request) -> dict[str, Any]:
@@ -306,11 +195,21 @@ def _identity(request: Request) -> dict[str, Any]:
         "regularizer": config["regularizer"]["name"],
         "seed": config["seed"],
         "method": config["method"]["name"] if config["method"] else "evaluate",
-        "forget": [experiment.data.class_names[c] for c in request.splits.forget],
+        "forget": request.names[-1],
+        "after": request.names[:-1],
         "key": request.key,
+        "origin": request.origin,
+        "data_fingerprint": experiment.data.fingerprint,
+        "model_sha256": file_digest(_audited_file(request)),
+        "images": {name: len(request.splits[name]) for name in SPLIT_NAMES},
         "group": config["group"],
         "environment": environment(experiment),
     }
+
+
+def _audited_file(request: Request) -> Path:
+    given = request.experiment.config["checkpoint"]
+    return request.checkpoint if request.experiment.config["method"] else Path(given)
 
 
 def _send_to_loggers(request: Request, metrics: dict[str, float]) -> None:

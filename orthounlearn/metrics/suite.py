@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orthounlearn.metrics import accuracy, compat, divergence, membership, probe
+from orthounlearn.metrics import accuracy, compat, divergence, membership, neighbour, probe
 from orthounlearn.metrics.scores import Ints, margin
 
 _ACCURATE = ("forget_train", "forget_test", "retain_train", "retain_val", "retain_test")
@@ -175,14 +176,8 @@ def against_retrained(
     gaps = {
         f"{key}_gap": value - retrained[key] for key, value in values.items() if key in retrained
     }
-    for kind in ("forget", "retain"):
-        ours, theirs = outputs.logits[f"{kind}_test"], retrained_outputs.logits[f"{kind}_test"]
-        gaps[f"kl/{kind}"] = divergence.kl(theirs, ours)
-        gaps[f"js/{kind}"] = divergence.js(ours, theirs)
-    gaps["routing_js"] = divergence.routing_js(
-        accuracy.prediction_histogram(outputs.logits["forget_test"]),
-        accuracy.prediction_histogram(retrained_outputs.logits["forget_test"]),
-    )
+    gaps |= _distances(outputs, retrained_outputs)
+    gaps |= _neighbour(outputs, retrained_outputs)
     # ToW (Zhao et al., RUM, arXiv 2406.01257): forget accuracy on the training images.
     factors = [
         1 - abs(gaps[f"acc/{s}_gap"]) for s in ("forget_train", "retain_train", "retain_test")
@@ -195,6 +190,45 @@ def against_retrained(
         outputs, retrained_outputs
     )
     return gaps
+
+
+def between_retrained(retrained: Sequence[Outputs]) -> dict[str, float]:
+    """Return the floor of each distance: its mean over pairs of retrained networks; {} for one."""
+    pairs = [_distances(one, other) for one, other in permutations(retrained, 2)]
+    keys = pairs[0] if pairs else ()
+    return {f"{key}_floor": float(np.mean([pair[key] for pair in pairs])) for key in keys}
+
+
+def _distances(outputs: Outputs, retrained: Outputs) -> dict[str, float]:
+    found = {}
+    for kind in ("forget", "retain"):
+        ours, theirs = outputs.logits[f"{kind}_test"], retrained.logits[f"{kind}_test"]
+        found[f"kl/{kind}"] = divergence.kl(theirs, ours)
+        found[f"js/{kind}"] = divergence.js(ours, theirs)
+    found["routing_js"] = divergence.routing_js(
+        accuracy.prediction_histogram(outputs.logits["forget_test"]),
+        accuracy.prediction_histogram(retrained.logits["forget_test"]),
+    )
+    return found
+
+
+def _neighbour(outputs: Outputs, retrained: Outputs) -> dict[str, float]:
+    """Return the neighbour-class attack's AUC and its gap; {} for several forgotten classes."""
+    forget = np.unique(outputs.labels["forget_test"])
+    if len(forget) != 1:
+        return {}
+    label = int(forget[0])
+    nearest = neighbour.nearest_class(retrained.logits["forget_test"], label)
+    ours, theirs = (
+        neighbour.neighbour_auc(
+            one.logits["forget_test"],
+            one.logits["retain_test"][one.labels["retain_test"] == nearest],
+            label=label,
+            neighbour=nearest,
+        )
+        for one in (outputs, retrained)
+    )
+    return {"mia/neighbour/auc": ours, "mia/neighbour/auc_gap": ours - theirs}
 
 
 def _margin_interval(outputs: Outputs, retrained: Outputs) -> tuple[float, float]:

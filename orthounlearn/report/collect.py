@@ -22,7 +22,8 @@ class Run:
         regularizer: Of the original.
         method: Name.
         seed: Of the original.
-        forget: Names of the forgotten classes.
+        forget: Names of the classes of the request.
+        after: Those of each request before it, in order.
         metrics: Key without phase -> value of the unlearned model; undefined ones are left out.
         retrained: The same keys of the retrained model.
         environment: Versions, device, command.
@@ -35,6 +36,7 @@ class Run:
     method: str
     seed: int
     forget: tuple[str, ...]
+    after: tuple[tuple[str, ...], ...]
     metrics: dict[str, float]
     retrained: dict[str, float]
     environment: dict[str, Any]
@@ -43,6 +45,11 @@ class Run:
     def group(self) -> tuple[str, str, str]:
         """Return data, model and regularizer."""
         return self.data, self.model, self.regularizer
+
+    @property
+    def step(self) -> int:
+        """Return the place of the request in its sequence, from 1; 1 is also a request alone."""
+        return len(self.after) + 1
 
 
 def find_runs(root: Path, *, data: str | None = None) -> tuple[list[Run], list[str]]:
@@ -89,6 +96,8 @@ def _read(folder: Path) -> Run:
         method=identity["method"],
         seed=int(identity["seed"]),
         forget=tuple(identity["forget"]),
+        # A run from before there were sequences has no such entry: nothing came before it.
+        after=tuple(tuple(step) for step in identity.get("after", [])),
         metrics=phase(_PHASE),
         retrained=phase("retrained/"),
         environment=identity["environment"],

@@ -7,6 +7,7 @@ from orthounlearn.report.rows import Cell, Row
 
 COLUMNS = (
     "acc/retain_test",
+    "drift/retain_test",
     "acc/nearest_class_drop",
     "acc/forget_train",
     "acc/forget_test",
@@ -21,6 +22,9 @@ COLUMNS = (
 )
 """Utility, forgetting, membership, features, likeness to the retrained model, cost."""
 
+_OF_SEQUENCES = ("drift/retain_test",)
+"""Columns of tables with several steps alone: in others the row of the original stands beside."""
+
 _SCALE = {"%": 100.0, "ms": 1000.0, "": 1.0}
 _NAMES = {
     "mia/pop_margin/auc": "MIA AUC margin",
@@ -32,7 +36,13 @@ _NAMES = {
 
 def columns(rows: Sequence[Row]) -> list[str]:
     """Return the chosen columns in which some row has a value."""
-    return [key for key in COLUMNS if any(key in row.metrics for row in rows)]
+    hidden = () if in_sequence(rows) else _OF_SEQUENCES
+    return [key for key in COLUMNS if key not in hidden and any(key in row.metrics for row in rows)]
+
+
+def in_sequence(rows: Sequence[Row]) -> bool:
+    """Return whether some row is of a later step, so that the steps have to be told apart."""
+    return any(row.step > 1 for row in rows)
 
 
 def heading(key: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from math import sqrt
 from statistics import fmean, stdev
+from typing import Any
 
 from scipy.stats import t
 
@@ -38,22 +39,23 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one kind of original."""
+    """One method on one kind of original, at one step of a sequence (1 for a request alone)."""
 
     data: str
     model: str
     regularizer: str
     method: str
+    step: int
     metrics: dict[str, Cell]
 
 
 def make_rows(runs: Sequence[Run]) -> list[Row]:
-    """Group runs by data, model, regularizer and method, and average over classes and seeds."""
+    """Group runs by data, model, regularizer, method and step; average over classes and seeds."""
     everything = [*runs, *_noise_floor(runs)]
-    grouped: dict[tuple[str, str, str, str], list[Run]] = defaultdict(list)
+    grouped: dict[tuple[str, str, str, str, int], list[Run]] = defaultdict(list)
     for run in everything:
-        grouped[*run.group, run.method].append(run)
-    keys = sorted(grouped, key=lambda key: (*key[:3], _rank(key[3]), key[3]))
+        grouped[*run.group, run.method, run.step].append(run)
+    keys = sorted(grouped, key=lambda key: (*key[:3], _rank(key[3]), *key[3:]))
     return [Row(*key, metrics=_cells(grouped[key])) for key in keys]
 
 
@@ -88,10 +90,10 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float | None
 
 def _noise_floor(runs: Iterable[Run]) -> list[Run]:
     """Measure every retrained model against each other seed's, as if it were a method."""
-    cells: dict[tuple[tuple[str, str, str], tuple[str, ...]], list[Run]] = defaultdict(list)
+    cells: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
         if run.method == "retrain":
-            cells[run.group, run.forget].append(run)
+            cells[run.group, run.after, run.forget].append(run)
     pairs = []
     for retrained in cells.values():
         for one, other in permutations(retrained, 2):
@@ -111,6 +113,7 @@ def _noise_floor(runs: Iterable[Run]) -> list[Run]:
                     method=NOISE_FLOOR,
                     seed=one.seed,
                     forget=one.forget,
+                    after=one.after,
                     metrics={**own, **times, **gaps, **_composites(gaps)},
                     retrained=other.retrained,
                     environment=one.environment,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orthounlearn.report.claims import claim_lines
-from orthounlearn.report.columns import columns, heading, number
+from orthounlearn.report.columns import columns, heading, in_sequence, number
 from orthounlearn.report.rows import Row
 
 LEGEND = (
@@ -33,6 +33,7 @@ def to_json(
                 "model": row.model,
                 "regularizer": row.regularizer,
                 "method": row.method,
+                "step": row.step,
                 "metrics": {key: asdict(cell) for key, cell in row.metrics.items()},
             }
             for row in rows
@@ -44,13 +45,12 @@ def to_csv(rows: Sequence[Row]) -> str:
     """Return one line per row and figure, at full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ["data", "model", "regularizer", "method", "metric", "mean", "low", "high", "n", "target"]
-    )
+    identity = ["data", "model", "regularizer", "method", "step"]
+    writer.writerow([*identity, "metric", "mean", "low", "high", "n", "target"])
     for row in rows:
         for key, cell in row.metrics.items():
             writer.writerow(
-                [row.data, row.model, row.regularizer, row.method, key, *asdict(cell).values()]
+                [*(getattr(row, name) for name in identity), key, *asdict(cell).values()]
             )
     return out.getvalue()
 
@@ -68,12 +68,12 @@ def to_markdown(rows: Sequence[Row], *, command: str | None, environment: dict[s
         LEGEND,
         "",
     ]
-    keys = columns(rows)
+    keys, named = columns(rows), _named(rows)
     for title, group in _groups(rows):
-        cells = [["Method", *(heading(key) for key in keys)]]
-        cells += [[row.method, *_numbers(row, keys)] for row in group]
+        cells = [[*named, *(heading(key) for key in keys)]]
+        cells += [[*_identity(row, named), *_numbers(row, keys)] for row in group]
         lines += [f"### {title}", "", *_markdown_table(cells), ""]
-    claims = claim_lines(rows)
+    claims = claim_lines(_alone(rows))
     cells = [["Published claim", "Source", "Measured here", "Note"], *map(list, claims)]
     lines += [
         "### The published claims beside ours",
@@ -87,39 +87,56 @@ def to_markdown(rows: Sequence[Row], *, command: str | None, environment: dict[s
 
 def to_latex(rows: Sequence[Row], *, command: str | None) -> str:
     """Return the chosen columns with booktabs rules."""
-    keys = columns(rows)
+    keys, named = columns(rows), _named(rows)
     lines = [
         f"% {command}" if command else "% orthounlearn report",
         r"% needs \usepackage{booktabs}",
     ]
-    lines += [r"\begin{tabular}{l" + "r" * len(keys) + "}", r"\toprule"]
-    lines.append(" & ".join(["Method", *(_latex(heading(key)) for key in keys)]) + r" \\")
+    align = "l" + "r" * (len(named) - 1 + len(keys))
+    lines += [r"\begin{tabular}{" + align + "}", r"\toprule"]
+    lines.append(" & ".join([*named, *(_latex(heading(key)) for key in keys)]) + r" \\")
     for title, group in _groups(rows):
-        lines += [r"\midrule", rf"\multicolumn{{{len(keys) + 1}}}{{l}}{{{_latex(title)}}} \\"]
+        lines += [r"\midrule", rf"\multicolumn{{{len(align)}}}{{l}}{{{_latex(title)}}} \\"]
         lines += [
-            " & ".join(map(_latex, [row.method, *_numbers(row, keys)])) + r" \\" for row in group
+            " & ".join(map(_latex, [*_identity(row, named), *_numbers(row, keys)])) + r" \\"
+            for row in group
         ]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
     """Print the chosen columns and the claims."""
-    keys = columns(rows)
+    keys, named = columns(rows), _named(rows)
     for title, group in _groups(rows):
         table = Table(title=title, title_justify="left")
-        table.add_column("Method", no_wrap=True)
+        for name in named:
+            table.add_column(name, no_wrap=True)
         for key in keys:
             table.add_column(heading(key), justify="right")
         for row in group:
-            table.add_row(row.method, *_numbers(row, keys))
+            table.add_row(*_identity(row, named), *_numbers(row, keys))
         console.print(table)
     console.print(LEGEND, highlight=False)
     claims = Table(title="The published claims beside soft_prune here", title_justify="left")
     for title in ("Claimed", "Source", "Measured here", "Note"):
         claims.add_column(title)
-    for line in claim_lines(rows):
+    for line in claim_lines(_alone(rows)):
         claims.add_row(*line)
     console.print(claims)
+
+
+def _named(rows: Sequence[Row]) -> list[str]:
+    """Return the headings of what names a row within its group."""
+    return ["Method", "Step"] if in_sequence(rows) else ["Method"]
+
+
+def _identity(row: Row, named: Sequence[str]) -> list[str]:
+    return [str(getattr(row, name.lower())) for name in named]
+
+
+def _alone(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that the claims are about: a request on an original model."""
+    return [row for row in rows if row.step == 1]
 
 
 def _numbers(row: Row, keys: Sequence[str]) -> list[str]:

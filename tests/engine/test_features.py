@@ -43,6 +43,19 @@ def test_a_network_without_linear_head_has_its_blocks_only():
     assert FeatureReader(net.eval(), IMAGES).layers == ("1",)
 
 
+def test_logits_are_those_of_float32():
+    """A masked logit in bfloat16 has steps of 64: all margins of the class would be equal."""
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2))
+    net[-1].bias.data[0] = -1e4
+    reader = FeatureReader(net.eval(), IMAGES)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        rounded = net(IMAGES)[:, 0]
+        with reader.reading(()):
+            exact = net(IMAGES)[:, 0]
+    assert rounded.unique().numel() == 1
+    assert exact.unique().numel() == len(IMAGES)
+
+
 def test_batches_are_joined_by_layer():
     one, two = np.ones((2, 3), np.float16), np.zeros((1, 3), np.float16)
     assert concatenate([{"1": one}, {"1": two}])["1"].shape == (3, 3)

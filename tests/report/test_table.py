@@ -24,13 +24,17 @@ RETRAINED = {"acc/forget_train": 0.0, "acc/retain_test": 0.9, "acc/retain_train"
 
 def write_run(
     root: Path, method: str, *, seed: int = 0, forget: str = "cat", regularizer: str = "so",
-    retrained: dict[str, float | None] | None = RETRAINED, **values: float | None,
+    after: tuple[str, ...] = (), retrained: dict[str, float | None] | None = RETRAINED,
+    **values: float | None,
 ) -> Path:  # fmt: skip
-    folder = root / "toy" / f"net_{regularizer}" / f"seed{seed}" / f"forget-{forget}" / method
+    asked = "-then-".join([*after, forget])
+    folder = root / "toy" / f"net_{regularizer}" / f"seed{seed}" / f"forget-{asked}" / method
     metrics = {f"unlearned/{k.replace('__', '/')}": v for k, v in values.items()}
     metrics |= {f"retrained/{k}": v for k, v in (retrained or {}).items()}
     identity = {"data": "toy", "model": "net", "regularizer": regularizer, "seed": seed,
                 "method": method, "forget": [forget], "environment": {"device": "cpu"}}  # fmt: skip
+    if after:  # runs that were made before there were sequences say nothing of it
+        identity["after"] = [[name] for name in after]
     write_json(folder / "run.json", identity)
     write_json(folder / "metrics.json", metrics)
     return folder
@@ -87,6 +91,68 @@ def test_one_retrained_seed_has_no_noise_floor(tmp_path: Path):
     assert ("so", NOISE_FLOOR) not in rows(tmp_path)
 
 
+CLASSES = ("cat", "dog", "emu")
+
+
+def write_sequence(root: Path) -> None:
+    for method, steps in (("soft_prune", (-0.01, -0.2, -0.4)), ("retrain", (0.0, 0.01, 0.02))):
+        for seed in (0, 1):
+            for place, drift in enumerate(steps):
+                after, forget = CLASSES[:place], CLASSES[place]
+                values = {"drift__retain_test": drift + seed / 100, "acc__retain_test": 0.9 + drift}
+                write_run(root, method, seed=seed, after=after, forget=forget, **values)
+
+
+def test_each_step_of_a_sequence_is_a_row(tmp_path: Path):
+    write_sequence(tmp_path)
+    write_run(tmp_path, "soft_prune", forget="fox", drift__retain_test=-0.03)
+    found = make_rows(find_runs(tmp_path)[0])
+    ours = [row for row in found if row.method == "soft_prune"]
+    assert [row.step for row in ours] == [1, 2, 3]
+    cells = [row.metrics["drift/retain_test"] for row in ours]
+    assert [cell.n for cell in cells] == [3, 2, 2]  # a request alone is a first step
+    assert [cell.mean for cell in cells] == pytest.approx([-0.04 / 3, -0.195, -0.395])
+    floors = [row for row in found if row.method == NOISE_FLOOR]
+    assert [row.step for row in floors] == [1, 2, 3]
+    assert {row.metrics["acc/retain_test_gap"].n for row in floors} == {2}  # of the same step
+
+
+def test_steps_are_shown_where_there_are_some(tmp_path: Path):
+    write_sequence(tmp_path)
+    text = (job.report(runs=str(tmp_path), name="mine") / "table.md").read_text()
+    table = [line for line in text.splitlines() if line.startswith(("| Method", "| soft_prune"))]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert cells[0][:4] == ["Method", "Step", "Retain test % →R", "Retain drift % ↑"]
+    assert [line[:2] for line in cells[1:]] == [["soft_prune", str(n)] for n in (1, 2, 3)]
+    assert cells[2][3].startswith("-19.5 ±")
+    latex = (tmp_path / "tables/mine/table.tex").read_text()
+    assert r"soft\_prune & 2 & " in latex
+    lines = [line for line in latex.splitlines() if line.endswith(r"\\") and "multicol" not in line]
+    (width,) = {line.count("&") + 1 for line in lines}
+    assert rf"\multicolumn{{{width}}}" in latex
+    read = csv.DictReader(io.StringIO((tmp_path / "tables/mine/table.csv").read_text()))
+    drift = {r["step"]: float(r["mean"]) for r in read
+             if (r["method"], r["metric"]) == ("soft_prune", "drift/retain_test")}  # fmt: skip
+    assert drift == pytest.approx({"1": -0.005, "2": -0.195, "3": -0.395})
+
+
+def test_tables_of_requests_alone_have_no_step(tmp_path: Path):
+    write_run(tmp_path, "soft_prune", acc__retain_test=0.5, drift__retain_test=-0.1)
+    found = make_rows(find_runs(tmp_path)[0])
+    assert columns(found) == ["acc/retain_test"]
+    text = writers.to_markdown(found, command=None, environment={})
+    assert "Step" not in text
+
+
+def test_claims_are_about_requests_on_an_original(tmp_path: Path):
+    keys = {claim.key.replace("/", "__"): 0.25 for claim in CLAIMS}
+    write_run(tmp_path, "soft_prune", **keys)
+    write_run(tmp_path, "soft_prune", after=("dog",), **dict.fromkeys(keys, 0.75))
+    text = writers.to_markdown(make_rows(find_runs(tmp_path)[0]), command=None, environment={})
+    assert "forget test accuracy 25.0 %" in text
+    assert "forget test accuracy 50.0 %" not in text
+
+
 def test_references_come_first(tmp_path: Path):
     for method in ("zebra", "soft_prune", "retrain", "original", "mask_logit", "abc"):
         write_run(tmp_path, method, acc__retain_test=0.9)
@@ -130,7 +196,7 @@ def test_four_formats_hold_the_same_numbers(tmp_path: Path):
     assert table["command"] == "orthounlearn sweep x=1"
     assert table["environment"] == {"device": "cpu"}
     (row,) = table["rows"]
-    assert {"data", "model", "regularizer", "method", "metrics"} == row.keys()
+    assert {"data", "model", "regularizer", "method", "step", "metrics"} == row.keys()
     cell = row["metrics"]["acc/retain_test"]
     assert cell.keys() == {"mean", "low", "high", "n", "target"}
     assert (cell["mean"], cell["n"], cell["target"]) == (pytest.approx(0.55), 2, 0.9)

@@ -1,0 +1,264 @@
+"""The audit of one network beside its references: every figure that a run reports.
+
+How much is measured is the choice of `metrics` (fast, standard, full); what a figure means stands
+in `metrics/catalog.py`.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from torch import nn
+
+from orthounlearn.data.splits import SPLIT_NAMES
+from orthounlearn.engine.checkpoints import load_network
+from orthounlearn.engine.predict import cached_outputs, predict
+from orthounlearn.engine.relearn import cached_relearn, relearn
+from orthounlearn.engine.request import Request
+from orthounlearn.engine.shadows import shadow_audit
+from orthounlearn.engine.store import StoredModel, ensure_trained, stored_model
+from orthounlearn.engine.timing import Timed
+from orthounlearn.metrics.relearn import Accuracies, ain, area_ratio
+from orthounlearn.metrics.suite import (
+    Outputs,
+    against_both,
+    against_original,
+    against_retrained,
+    audit,
+    between_retrained,
+)
+from orthounlearn.metrics.verdict import TITLES, judge
+
+_log = logging.getLogger(__name__)
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A network that others are compared with, and what it says.
+
+    Attributes:
+        outputs: On the request's splits.
+        figures: Of the audit.
+        seed: Of its training; None for a file.
+        key: Of its training; None for a file.
+    """
+
+    outputs: Outputs
+    figures: Figures
+    seed: int | None = None
+    key: str | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Return what a certificate cites; undefined figures are left out."""
+        finite = {key: value for key, value in self.figures.items() if isfinite(value)}
+        return {"seed": self.seed, "key": self.key, "figures": finite}
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What an audit found.
+
+    Attributes:
+        metrics: `phase/key` -> value; nan where it is undefined.
+        outputs: Of the network.
+        retrained: The references, the request's own seed first.
+        curves: Arrays of the relearning curves, for an .npz file.
+    """
+
+    metrics: Figures
+    outputs: Outputs
+    retrained: list[Reference]
+    curves: dict[str, Any] = field(default_factory=dict)
+
+
+def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> Audited:
+    """Measure a network, and what it is compared with.
+
+    Args:
+        request: Says which images, references and attacks.
+        net: As it was written to disk.
+        timed: What the request cost; None for a network that was unlearned elsewhere.
+
+    Raises:
+        UsageError: A setting of the audit is out of range.
+    """
+    experiment = request.experiment
+    settings = experiment.config["metrics"]
+    outputs = predict(experiment, net, request.splits)
+    figures = _figures(request, outputs)
+    original = _original(request, elsewhere=timed is None)
+    retrained = _retrained(request, original)
+    curves: dict[str, Any] = {}
+    if settings["relearn"] and original is not None:
+        found = relearn(
+            experiment, net, request.splits, settings["relearn"], original=_accuracies(original)
+        )
+        figures |= found.values
+        curves = found.arrays
+    elif settings["relearn"]:
+        _log.info("Relearning is measured against the network before the request: original=FILE.")
+    metrics: Figures = {}
+    if original is not None:
+        figures |= against_original(figures, original.figures)
+        metrics |= {f"original/{key}": value for key, value in original.figures.items()}
+    if retrained:
+        theirs, spread = _mean(retrained), _spread(retrained)
+        figures |= against_retrained(outputs, figures, retrained[0].outputs, theirs)
+        figures |= _relearning_compared(figures, theirs)
+        figures |= between_retrained([reference.outputs for reference in retrained])
+        metrics |= {f"retrained/{key}": value for key, value in theirs.items()}
+        metrics |= {f"retrained_sd/{key}": value for key, value in spread.items()}
+        if original is not None:
+            figures |= against_both(figures, original.figures, theirs)
+    if timed is not None:
+        figures |= {"time/prep_s": timed.prepare_s, "time/unlearn_s": timed.unlearn_s}
+        figures["sequence/step"] = float(len(request.steps))
+    if settings["shadows"] and timed is not None:
+        figures |= _shadows(request, metrics)
+    figures |= _verdict(request, figures, original, retrained)
+    metrics |= {f"unlearned/{key}": value for key, value in figures.items()}
+    return Audited(metrics, outputs, retrained, curves)
+
+
+def _figures(request: Request, outputs: Outputs) -> Figures:
+    return audit(
+        outputs,
+        forget=request.splits.forget,
+        class_names=request.experiment.data.class_names,
+        seed=request.splits.seed,
+    )
+
+
+def _accuracies(original: Reference) -> Accuracies:
+    return Accuracies(original.figures["acc/forget_test"], original.figures["acc/retain_test"])
+
+
+def _original(request: Request, *, elsewhere: bool) -> Reference | None:
+    """Return the network before the request; None if nobody said which that was."""
+    experiment, config = request.experiment, request.experiment.config
+    given = config["original"] if elsewhere else config["checkpoint"]
+    if given:
+        net = experiment.new_net(0)
+        load_network(net, Path(given))
+        net = net.to(experiment.device)
+        outputs = predict(experiment, net, request.splits)
+        reference = Reference(outputs, _figures(request, outputs))
+        _relearn(request, reference, net, original=reference)
+        return reference
+    stored = stored_model(experiment, seed=config["seed"])
+    if elsewhere or not stored.is_trained:
+        return None
+    reference = _stored(request, stored, seed=config["seed"])
+    _relearn(request, reference, stored, original=reference)
+    return reference
+
+
+def _retrained(request: Request, original: Reference | None) -> list[Reference]:
+    """Return the retrained networks, of the request's own seed first; [] if there is none."""
+    experiment, settings = request.experiment, request.experiment.config["metrics"]
+    found = []
+    for seed in request.reference_seeds:
+        without = request.splits.forget
+        if settings["reference"] == "train":
+            ensure_trained(experiment, without=without, seed=seed)
+        stored = stored_model(experiment, without=without, seed=seed)
+        if settings["reference"] != "none" and stored.is_trained:
+            reference = _stored(request, stored, seed=seed)
+            if original is not None:
+                _relearn(request, reference, stored, original=original)
+            found.append(reference)
+    if not found and settings["reference"] != "none":
+        _log.info(
+            "No retrained model is stored, so nothing is compared with it "
+            "(metrics.reference=train trains one)."
+        )
+    return found
+
+
+def _stored(request: Request, stored: StoredModel, *, seed: int) -> Reference:
+    """Measure a stored network; its outputs are computed once for each request."""
+    net = stored.load(request.experiment)
+    outputs = cached_outputs(request.experiment, net, request.splits, stored.folder)
+    return Reference(outputs, _figures(request, outputs), seed, stored.key)
+
+
+def _relearn(
+    request: Request, reference: Reference, net: nn.Module | StoredModel, *, original: Reference
+) -> None:
+    """Let a reference learn the classes again, if relearning is asked for."""
+    experiment, splits = request.experiment, request.splits
+    settings, before = experiment.config["metrics"]["relearn"], _accuracies(original)
+    if not settings:
+        return
+    if isinstance(net, StoredModel):
+        found = cached_relearn(experiment, net, splits, settings, original=before)
+    else:
+        found = relearn(experiment, net, splits, settings, original=before)
+    reference.figures.update(found.values)
+
+
+def _mean(references: list[Reference]) -> Figures:
+    """Return the mean of each figure that all references have."""
+    return {key: fmean(values) for key, values in _gathered(references).items()}
+
+
+def _spread(references: list[Reference]) -> Figures:
+    """Return the standard deviation of each figure over the references; {} for one."""
+    if len(references) < 2:
+        return {}
+    return {key: stdev(values) for key, values in _gathered(references).items()}
+
+
+def _gathered(references: list[Reference]) -> dict[str, list[float]]:
+    return {
+        key: [reference.figures[key] for reference in references]
+        for key in references[0].figures
+        if all(key in reference.figures for reference in references)
+    }
+
+
+def _relearning_compared(figures: Figures, retrained: Figures) -> Figures:
+    """Return AIN and the ratio of areas for each learning rate."""
+    found: Figures = {}
+    for key in figures:
+        if key.startswith("relearn/") and key.endswith("/steps") and key in retrained:
+            base = key.removesuffix("/steps")
+            steps = [_uncensored(values[key]) for values in (figures, retrained)]
+            index = ain(*steps)
+            found[f"{base}/ain"] = float("nan") if index is None else index
+            areas = [values[f"{base}/area"] for values in (figures, retrained)]
+            found[f"{base}/area_ratio"] = area_ratio(*areas)
+    return found
+
+
+def _uncensored(steps: float) -> int | None:
+    return int(steps) if isfinite(steps) else None
+
+
+def _shadows(request: Request, metrics: Figures) -> Figures:
+    """Return the shadow attacks' figures of the method; `metrics` gets those of the controls."""
+    found = shadow_audit(request.experiment, request.splits)
+    for phase in found.keys() - {"unlearned"}:
+        metrics.update({f"{phase}/{key}": value for key, value in found[phase].items()})
+    unlearned, retrained = found["unlearned"], found.get("retrained", {})
+    gaps = {f"{key}_gap": unlearned[key] - value for key, value in retrained.items()}
+    return unlearned | gaps
+
+
+def _verdict(
+    request: Request, figures: Figures, original: Reference | None, retrained: list[Reference]
+) -> Figures:
+    """Return 1 for the headline of the verdict and 0 for the others, so that means are shares."""
+    verdict = judge(
+        figures,
+        original.figures if original else None,
+        [reference.figures for reference in retrained],
+        images={name: len(request.splits[name]) for name in SPLIT_NAMES},
+    )
+    return {f"verdict/{headline}": float(headline == verdict.headline) for headline in TITLES}

@@ -1,0 +1,169 @@
+"""What is asked: the request, the requests before it, its key and its run directory."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from orthounlearn.data.splits import Splits, resolve_sequence
+from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.store import stored_model
+from orthounlearn.errors import UsageError
+from orthounlearn.files import digest, file_digest
+
+AUDIT_VERSION = 2
+"""Raise it when the audit or the engine changes what is reported: runs are then done again."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A forget request on one original model, alone or after others.
+
+    Attributes:
+        experiment: Data, network, recipe.
+        splits: Of all classes forgotten by now, those of earlier requests too: the audit's, which
+            has to see a class that comes back.
+        origin: Hash of the original: its training key, or of the user's file.
+        steps: The classes of each request in order, sorted; the last is this one.
+    """
+
+    experiment: Experiment
+    splits: Splits
+    origin: str
+    steps: tuple[tuple[int, ...], ...]
+
+    @property
+    def forget(self) -> tuple[int, ...]:
+        """The classes of this request alone, sorted."""
+        return self.steps[-1]
+
+    @property
+    def gone(self) -> tuple[int, ...]:
+        """The classes of the earlier requests, sorted; their images are deleted."""
+        return tuple(sorted(c for step in self.steps[:-1] for c in step))
+
+    @property
+    def earlier(self) -> "Request | None":
+        """The request whose result this one starts from; None when that is the original."""
+        config = self.experiment.config
+        if not config["after"]:
+            return None
+        *before, last = config["after"]
+        return open_request(
+            replace(self.experiment, config={**config, "after": before, "forget": last})
+        )
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that determines the result."""
+        config = self.experiment.config
+        determines = {
+            "audit": AUDIT_VERSION,
+            "origin": self.origin,
+            "splits": self.splits.hash,
+            "method": _settings(config["method"]),
+            "metrics": config["metrics"],
+            "seed": config["seed"],
+            "references": self._reference_keys(),
+            "steps": self.steps,
+            "original": config["original"] and file_digest(Path(config["original"])),
+        }
+        return digest(determines)
+
+    @property
+    def reference_seeds(self) -> list[int]:
+        """Seeds of the retrained networks to compare with, the request's own first."""
+        config = self.experiment.config
+        return list(dict.fromkeys([config["seed"], *config["metrics"]["reference_seeds"]]))
+
+    def _reference_keys(self) -> list[str]:
+        """Return the keys of the retrained networks that there are, or will be."""
+        wanted = self.experiment.config["metrics"]["reference"]
+        stored = [
+            stored_model(self.experiment, without=self.splits.forget, seed=seed)
+            for seed in self.reference_seeds
+        ]
+        return [
+            entry.key
+            for entry in stored
+            if wanted == "train" or (wanted == "auto" and entry.is_trained)
+        ]
+
+    @property
+    def names(self) -> list[list[str]]:
+        """The names of the classes of each request, in order."""
+        return [[self.experiment.data.class_names[c] for c in step] for step in self.steps]
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        experiment, config = self.experiment, self.experiment.config
+        forgotten = "-then-".join("+".join(step) for step in self.names)
+        return (
+            experiment.runs
+            / experiment.data.name
+            / f"{experiment.model_name}_{config['regularizer']['name']}"
+            / f"seed{config['seed']}"
+            / f"forget-{forgotten}".replace("/", "-")
+            / f"{config['method']['name'] if config['method'] else 'evaluate'}_{self.key[:8]}"
+        )
+
+    @property
+    def checkpoint(self) -> Path:
+        """The unlearned network; the next request of a sequence starts from it."""
+        return self.folder / "unlearned.ckpt"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run is complete; metrics.json is written last."""
+        return (self.folder / "metrics.json").exists()
+
+
+def _settings(method: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return what decides the result: how values were chosen (`tuned`, `search`) does not."""
+    return method and {k: v for k, v in method.items() if k not in ("search", "tuned")}
+
+
+def open_request(experiment: Experiment) -> Request:
+    """Check a request and find its original model, without training or loading anything.
+
+    Raises:
+        UsageError: The classes are not valid, or the checkpoint is missing.
+    """
+    config = experiment.config
+    if config["metrics"]["reference"] not in ("auto", "train", "none"):
+        raise UsageError(
+            "Expected metrics.reference to be auto, train or none, "
+            f"but got {config['metrics']['reference']!r}."
+        )
+    steps = resolve_sequence(config["after"], config["forget"], experiment.data.class_names)
+    for option in ("checkpoint", "original"):
+        if config[option] and not Path(config[option]).is_file():
+            raise UsageError(
+                f"Expected {option} to be a file, but there is no "
+                f"{Path(config[option]).absolute()}."
+            )
+    if config["original"] and config["method"]:
+        raise UsageError(
+            "Expected original= in the job evaluate alone: a request starts from the stored "
+            "original, or from checkpoint=FILE."
+        )
+    if config["checkpoint"]:
+        origin = file_digest(Path(config["checkpoint"]))
+    else:
+        origin = stored_model(experiment, seed=config["seed"]).key
+    splits = experiment.splits([label for step in steps for label in step])
+    return Request(experiment, splits, origin, steps)
+
+
+def refuse_earlier_requests(experiment: Experiment, *, job: str) -> None:
+    """Refuse `after` in a job that knows one request at most.
+
+    Raises:
+        UsageError: It is given.
+    """
+    if experiment.config["after"]:
+        raise UsageError(
+            f"Expected after= in the job unlearn alone, but got after={experiment.config['after']} "
+            f"in {job}. `orthounlearn unlearn after=… forget=…` carries a sequence out; sweep "
+            "makes the table of one with table.sequence=true."
+        )

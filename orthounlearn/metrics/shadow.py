@@ -1,0 +1,232 @@
+"""Bookkeeping of shadow models: who was trained on what, and who may attack whom.
+
+Shadows are networks made like the target (same data, recipe, unlearning), each on a known half of
+the audited images; what they say of an image with and without it tells what the target saw.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orthounlearn.errors import UsageError
+from orthounlearn.files import writing
+from orthounlearn.metrics import roc
+from orthounlearn.metrics.scores import Floats, Ints
+
+Bools = NDArray[np.bool_]
+
+Attack = Callable[[Ints, int], Floats]
+"""From the rows of the shadows and the row of the target to scores (N,), higher = member."""
+
+_WORST = 0.05  # share of the members whose mean score tells what an average hides
+
+
+def balanced_membership(n_examples: int, n_shadows: int, seed: int) -> Bools:
+    """Draw which examples each shadow is trained on: IN (True) or OUT.
+
+    Rows 2j and 2j + 1 are a random half and its complement. Hence each example is IN exactly half
+    of the shadows, each shadow has n_examples / 2 members (± ½), the design stays balanced when a
+    pair is left out, and a larger design begins with the smaller one of the same seed.
+
+    Args:
+        n_examples: N.
+        n_shadows: K, even.
+        seed: Of the draw.
+
+    Returns:
+        (K, N).
+
+    Raises:
+        UsageError: K is odd or below 2, or N is below 2.
+
+    >>> member_KN = balanced_membership(5, 4, seed=0)
+    >>> member_KN.sum(0).tolist(), member_KN.sum(1).tolist()
+    ([2, 2, 2, 2, 2], [2, 3, 2, 3])
+    """
+    if n_shadows < 2 or n_shadows % 2:
+        raise UsageError(f"Expected an even number of shadows, 2 or more, but got {n_shadows}.")
+    if n_examples < 2:
+        raise UsageError(f"Expected 2 or more examples for shadows, but got {n_examples}.")
+    member_KN = np.zeros((n_shadows, n_examples), dtype=bool)
+    for pair in range(n_shadows // 2):
+        # One stream per pair: adding shadows does not change those that are trained already.
+        order = np.random.default_rng([seed, pair]).permutation(n_examples)
+        member_KN[2 * pair, order[: n_examples // 2]] = True
+        member_KN[2 * pair + 1] = ~member_KN[2 * pair]
+    return member_KN
+
+
+@dataclass(frozen=True)
+class ShadowDesign:
+    """A design that is kept beside the outputs of its shadows; made by `draw_design`.
+
+    Attributes:
+        images_N: Indices of the audited images, all of one official part of the data.
+        member_KN: Which of them each shadow is trained on.
+        seed: Of the draw.
+    """
+
+    images_N: Ints
+    member_KN: Bools
+    seed: int
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of membership, images and seed."""
+        sha = hashlib.sha256(repr((self.member_KN.shape, self.seed)).encode())
+        sha.update(self.images_N.astype("<i8").tobytes())
+        sha.update(self.member_KN.astype(np.uint8).tobytes())
+        return sha.hexdigest()
+
+    def training(self, shadow: int, retained: Sequence[int] | Ints) -> Ints:
+        """Return the sorted indices that one shadow is trained on: its members and all retained.
+
+        Args:
+            shadow: Row of `member_KN`.
+            retained: Indices that every shadow is trained on.
+
+        Raises:
+            UsageError: An audited image is among the retained: no shadow would be OUT of it.
+        """
+        shared = np.intersect1d(retained, self.images_N)
+        if len(shared):
+            raise UsageError(
+                "Expected no audited image among those that every shadow is trained on, but "
+                f"{len(shared)} are, {shared[0]} first. Leave the audited images out of them."
+            )
+        chosen = np.concatenate([retained, self.images_N[self.member_KN[shadow]]])
+        return np.sort(chosen.astype(np.int64))
+
+    def check(self, stored_hash: str) -> None:
+        """Refuse outputs that were made under another design.
+
+        Args:
+            stored_hash: `hash` of the design that the outputs were stored with.
+
+        Raises:
+            UsageError: It is another one.
+        """
+        if stored_hash != self.hash:
+            raise UsageError(
+                f"Expected outputs of the shadow design {self.hash[:12]}, but got some of "
+                f"{stored_hash[:12]}. Valid are those of the same images, membership and seed; "
+                "delete the stored outputs, or ask with the settings that made them."
+            )
+
+    def save(self, path: Path) -> None:
+        """Write the design and its hash to an .npz file, atomically."""
+        with writing(path) as temporary:
+            np.savez(
+                temporary,
+                images_N=self.images_N,
+                member_KN=self.member_KN,
+                seed=self.seed,
+                hash=self.hash,
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> "ShadowDesign":
+        """Read a design.
+
+        Raises:
+            UsageError: The file is missing, damaged, or not what was saved.
+        """
+        try:
+            with path.open("rb") as file, np.load(file) as stored:
+                design = cls(stored["images_N"], stored["member_KN"], int(stored["seed"]))
+                stored_hash = str(stored["hash"])
+        except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+            raise UsageError(
+                f"Expected a shadow design in {path}, but cannot read it ({error})."
+            ) from error
+        design.check(stored_hash)
+        return design
+
+
+def draw_design(images_N: Ints, n_shadows: int, seed: int) -> ShadowDesign:
+    """Return a balanced design over images.
+
+    Args:
+        images_N: Indices of the audited images.
+        n_shadows: K, even.
+        seed: Of the draw.
+
+    Raises:
+        UsageError: An image is there twice, or K or N is out of range.
+    """
+    if len(np.unique(images_N)) < len(images_N):
+        raise UsageError("Expected each audited image once, but some are there twice.")
+    return ShadowDesign(images_N, balanced_membership(len(images_N), n_shadows, seed), seed)
+
+
+def leave_one_out(member_KN: Bools, attack: Attack) -> Floats:
+    """Attack each shadow in turn, with the other pairs as its shadows.
+
+    A target's own pair is left out as a whole. If only the target were, an example would be IN one
+    shadow less exactly where the target was trained on it: that count alone tells members, and
+    puts LiRA's AUC at 0.47 instead of ½ where nothing leaks (K = 8, in the tests).
+
+    Args:
+        member_KN: From `balanced_membership`.
+        attack: Is given the K − 2 rows that it may use as shadows, and the target's row.
+
+    Returns:
+        (K, N): the scores of every target.
+
+    Raises:
+        UsageError: There are fewer than two pairs, or rows 2j and 2j + 1 are not complements.
+    """
+    count = len(member_KN)
+    if count < 4 or count % 2:
+        raise UsageError(f"Expected an even number of shadows, 4 or more, but got {count}.")
+    if not np.array_equal(member_KN[::2], ~member_KN[1::2]):
+        raise UsageError(
+            "Expected rows 2j and 2j + 1 of the membership to be complements, but got others. "
+            "Valid are designs of balanced_membership, in its order."
+        )
+    rows = np.arange(count)
+    return np.stack([attack(rows[rows // 2 != target // 2], target) for target in range(count)])
+
+
+def summarise(scores_N: Floats, member_N: Bools) -> dict[str, float]:
+    """Return how well scores tell a target's members from the other audited images.
+
+    Args:
+        scores_N: Higher = member; nan where undefined, left out.
+        member_N: Which images the target was trained on.
+
+    Returns:
+        `auc` in [0, 1]; `tpr@fpr1e-2` and `tpr@fpr5e-2`, nan if too few negatives resolve them;
+        `worst5`, the mean score of the 5 % of members (at least one) with the highest, in nats for
+        likelihood ratios: an average over all hides a few images that leak. All are to be compared
+        with those of retrained models. nan if a side is empty.
+    """
+    members, others = (scores_N[side & ~np.isnan(scores_N)] for side in (member_N, ~member_N))
+    worst = np.sort(members)[len(members) - int(np.ceil(_WORST * len(members))) :]
+    return {
+        "auc": roc.auc(members, others),
+        "tpr@fpr1e-2": roc.resolved_tpr(members, others, 0.01),
+        "tpr@fpr5e-2": roc.resolved_tpr(members, others, 0.05),
+        "worst5": float(np.mean(worst)) if len(worst) else float("nan"),
+    }
+
+
+def over_targets(scores_KN: Floats, member_KN: Bools) -> dict[str, float]:
+    """Return the mean of each figure of `summarise` over targets, and `auc_sd`.
+
+    Args:
+        scores_KN: From `leave_one_out`.
+        member_KN: The membership.
+
+    Returns:
+        nan where a figure is undefined for any target. `auc_sd` is the standard deviation (K − 1)
+        over targets; they share shadows, so that sd / √K is too small for an error of the mean.
+    """
+    rows = [summarise(*row) for row in zip(scores_KN, member_KN, strict=True)]
+    figures = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+    return figures | {"auc_sd": float(np.std([row["auc"] for row in rows], ddof=1))}

@@ -1,0 +1,439 @@
+"""From figures to a verdict: what an audit found, what it did not, and what it could not judge.
+
+Five figures are compared, each with the mean of the retrained networks. A difference counts once
+its 95 % interval over other *images* lies wholly beyond a tolerance for another *training* of the
+same recipe; so a second retrained network is `ok`, and a small audit finds little but says so.
+
+| figure                            | tolerance | lower raises     | higher raises     |
+|-----------------------------------|-----------|------------------|-------------------|
+| `acc/forget_train`, `forget_test` | 2 points  | –                | `under_unlearned` |
+| `mia/pop_margin/auc`              | 0.02      | `over_unlearned` | `under_unlearned` |
+| `probe/k50`                       | 10 points | `over_unlearned` | `under_unlearned` |
+| else `probe/k10`                  | 15 points | `over_unlearned` | `under_unlearned` |
+| `acc/retain_test`                 | 2 points  | `utility_fail`   | –                 |
+
+* `head_only`: the probe is higher, its index (u − r) / (o − r) above 0.5, and no accuracy raises a
+  flag. It is the worst case of `under_unlearned`, which always stands beside it. Membership has no
+  part in it: an overfitted network with a masked logit keeps its AUC, and is hiding all the same.
+* Flags stand together; the headline is the first of `FLAGS`. With none, it is `ok`, or
+  `incomplete` if some flag could be neither raised nor excluded: then there is no `ok`.
+* Two or more retrained networks: the tolerance is 3 standard deviations of them if that is more,
+  and the probe's need only be 5 points.
+* The probe's tolerance is at least a tenth of (o − r): an index below 0.1 is never a finding.
+* A probe that could not tell even the original from the retrained networks excludes nothing: only
+  it sees a class that is hidden behind the last layer, so without it there is no `ok`.
+* No retrained network: forgotten classes are compared with accuracy 0, since one that never saw a
+  label does not answer it; the retained ones with the original's accuracy, tolerance 5 points.
+  Membership and probe have no target, hence no verdict.
+
+The interval of a figure is `KEY_gap_low`, `KEY_gap_high` if the audit has it (resampled images,
+both networks on the same draw). Else it is that of two networks on *different* images, which is
+wider and errs to silence: shares as binomial with one hit and one miss added to each (Agresti and
+Caffo, The American Statistician 54, 2000), AUC with its variance at no separation,
+(n₁ + n₀ + 1) / (12 n₁ n₀) each (Hanley and McNeil, Radiology 143, 1982).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from statistics import fmean, stdev
+from typing import Literal
+
+from orthounlearn.metrics.suite import against_both
+
+Figures = Mapping[str, float]
+Outcome = Literal["lower", "alike", "higher"]
+
+FLAGS = ("utility_fail", "head_only", "under_unlearned", "over_unlearned")
+"""The worst first: of a damaged network the other figures mean little."""
+
+TITLES = {
+    "utility_fail": "The network is damaged beyond the request",
+    "head_only": "The class is hidden, not removed",
+    "under_unlearned": "The class is not forgotten",
+    "over_unlearned": "More than the class is gone",
+    "incomplete": "No verdict: the audit lacks something",
+    "ok": "No difference from retraining was found",
+}
+"""What each headline says to a reader."""
+
+ACCURACY_TOLERANCE = 0.02
+"""Two trainings of one recipe differ by about a point of accuracy; twice that is still chance."""
+
+ORIGINAL_TOLERANCE = 0.05
+"""Below the original, which is no target: retraining itself may cost or gain a few points."""
+
+AUC_TOLERANCE = 0.02
+"""For a network that saw neither side, AUC differs from ½ by the draw of images alone, which the
+interval covers; this makes false alarms rare where a 95 % interval would raise one in twenty."""
+
+PROBE_TOLERANCE = {50: 0.10, 10: 0.15}
+"""Of recall by shots, with one retrained network. Measured between two: 4 points on CIFAR-10 (thin
+ResNet-18), 8 on Gaussians (MLP); with 10 shots, on digits (ResNet-20), 8 to 33 on 19 images."""
+
+PROBE_TOLERANCE_MEASURED = 0.05
+"""With several retrained networks, whose own spread counts if it is more."""
+
+SPREADS = 3.0
+"""Standard deviations of the retrained networks that are still chance; few make a poor estimate."""
+
+LEAST_INDEX = 0.1
+"""Share of the way back to the original that the probe must find, to be worth a finding."""
+
+HIDDEN_INDEX = 0.5
+"""Above it the features have kept more of the class than they have lost."""
+
+PROBE_RESOLUTION = 0.20
+"""Recall that a probe must be able to resolve if no original shows what there was to find."""
+
+_MEMBERSHIP = "mia/pop_margin/auc"
+_Z = 1.96  # of a two-sided 95 % interval
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure beside its reference.
+
+    Attributes:
+        key: Of the figure, without phase.
+        value: Of the network, in the figure's unit (shares in [0, 1]).
+        reference: Mean of the retrained networks, or what stands for it.
+        interval: Half width of the 95 % interval of value − reference over other images.
+        tolerance: What another training may differ by.
+    """
+
+    key: str
+    value: float
+    reference: float
+    interval: float
+    tolerance: float
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether the interval of the difference lies wholly beyond the tolerance."""
+        gap = self.value - self.reference
+        if abs(gap) - self.interval <= self.tolerance:
+            return "alike"
+        return "higher" if gap > 0 else "lower"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an audit says.
+
+    Attributes:
+        headline: A key of `TITLES`.
+        flags: Sorted: those that were raised; ("ok",) if none was and none is open; else empty.
+        reasons: Flag -> one sentence for each figure that raised it.
+        not_given: Flag that could be neither raised nor excluded -> why.
+        cautions: What weakens the verdict without preventing it.
+        checks: The comparisons behind it.
+    """
+
+    headline: str
+    flags: tuple[str, ...]
+    reasons: dict[str, tuple[str, ...]]
+    not_given: dict[str, tuple[str, ...]]
+    cautions: tuple[str, ...]
+    checks: tuple[Check, ...]
+
+
+def judge(
+    unlearned: Figures,
+    original: Figures | None,
+    retrained: Sequence[Figures],
+    *,
+    images: Mapping[str, int],
+) -> Verdict:
+    """Return the verdict of an audit by the table at the top of this module.
+
+    Args:
+        unlearned: Figures of the network, from `suite.audit` and what compares it with the
+            retrained one; undefined ones are nan or absent.
+        original: Figures of the network before the request, if they are known.
+        retrained: Figures of networks trained without the forgotten classes, one for each seed;
+            empty if there is none.
+        images: Number of audited images of `forget_train`, `forget_test` and `retain_test`.
+    """
+    return _Case(unlearned, original, retrained, images).verdict()
+
+
+@dataclass(frozen=True)
+class _Case:
+    unlearned: Figures
+    original: Figures | None
+    retrained: Sequence[Figures]
+    images: Mapping[str, int]
+
+    def verdict(self) -> Verdict:
+        accuracies = [self._forgotten("forget_train"), self._forgotten("forget_test")]
+        retained, membership, probe = self._retained(), self._membership(), self._probe()
+        raised: dict[str, list[str]] = {flag: [] for flag in FLAGS}
+        unsettled: dict[str, list[str]] = {flag: [] for flag in FLAGS}
+
+        def weigh(
+            check: Check | str, *, higher: str | None = None, lower: str | None = None
+        ) -> None:
+            """Note what a figure raises, or what its absence (a string) leaves unsettled."""
+            for flag, side in ((higher, "higher"), (lower, "lower")):
+                if flag and isinstance(check, str):
+                    unsettled[flag].append(check)
+                elif flag and isinstance(check, Check) and check.outcome == side:
+                    raised[flag].append(self._sentence(check))
+
+        for check in accuracies:
+            weigh(check, higher="under_unlearned")
+        weigh(retained, lower="utility_fail")
+        accuracies.append(retained)
+        looks_retrained = not any(raised.values())
+        weigh(probe, higher="under_unlearned", lower="over_unlearned")
+        weigh(membership, higher="under_unlearned", lower="over_unlearned")
+        blind = self._blind(probe) if isinstance(probe, Check) else None
+        if blind:
+            unsettled["under_unlearned"].append(blind)
+        if looks_retrained:
+            sentence, unknown = self._hidden(blind or probe, accuracies)
+            raised["head_only"] += sentence
+            unsettled["head_only"] += unknown
+        flags = tuple(sorted(flag for flag in FLAGS if raised[flag]))
+        not_given = {
+            flag: tuple(dict.fromkeys(unsettled[flag]))
+            for flag in FLAGS
+            if unsettled[flag] and flag not in flags
+        }
+        headline = next((f for f in FLAGS if f in flags), "incomplete" if not_given else "ok")
+        checks = (*accuracies, membership, probe)
+        return Verdict(
+            headline=headline,
+            flags=("ok",) if headline == "ok" else flags,
+            reasons={flag: tuple(raised[flag]) for flag in FLAGS if flag in flags},
+            not_given=not_given,
+            cautions=self._cautions(membership),
+            checks=tuple(check for check in checks if isinstance(check, Check)),
+        )
+
+    # The figures: each a check, or the reason why there is none.
+
+    def _forgotten(self, split: str) -> Check | str:
+        key = f"acc/{split}"
+        if not _has(self.unlearned, key):
+            return f"The audit has no accuracy on {split.replace('_', ' ')} images."
+        return self._check(key, self._mean(key) or 0.0, ACCURACY_TOLERANCE)
+
+    def _membership(self) -> Check | str:
+        if not self.retrained:
+            return "There is no retrained network to compare the membership attack with."
+        reference = self._mean(_MEMBERSHIP)
+        if reference is None or not _has(self.unlearned, _MEMBERSHIP):
+            return "The membership attack is undefined on these images."
+        return self._check(_MEMBERSHIP, reference, AUC_TOLERANCE)
+
+    def _probe(self) -> Check | str:
+        probes = {f"probe/k{shots}": least for shots, least in PROBE_TOLERANCE.items()}
+        if not any(_has(self.unlearned, key) for key in probes):
+            return (
+                "No probe could read the features: the network has no linear classifier, or a "
+                "class has too few held-out images to fit one."
+            )
+        if not self.retrained:
+            return "There is no retrained network to compare the probe with."
+        for key, least in probes.items():
+            reference = self._mean(key)
+            if reference is not None and _has(self.unlearned, key):
+                alone = len(self._theirs(key)) == 1
+                tolerance = least if alone else PROBE_TOLERANCE_MEASURED
+                if self.original and _has(self.original, key):
+                    tolerance = max(tolerance, LEAST_INDEX * (self.original[key] - reference))
+                return self._check(key, reference, tolerance)
+        return "No probe with the same number of images was fitted on the retrained networks."
+
+    def _retained(self) -> Check | str:
+        key = "acc/retain_test"
+        reference = self._mean(key)
+        if not _has(self.unlearned, key):
+            return "The audit has no accuracy on retained test images."
+        if reference is not None:
+            return self._check(key, reference, ACCURACY_TOLERANCE)
+        if self.original and _has(self.original, key):
+            return self._check(key, self.original[key], ORIGINAL_TOLERANCE)
+        return "There is neither a retrained nor an original network to compare accuracy with."
+
+    def _check(self, key: str, reference: float, least: float, of: Figures | None = None) -> Check:
+        """Compare a figure of the network, or of another, with a reference."""
+        figures = self.unlearned if of is None else of
+        value = figures[key]
+        values = self._theirs(key)
+        spread = SPREADS * stdev(values) if len(values) > 1 else 0.0
+        interval = self._interval(figures, key, reference)
+        return Check(key, value, reference, interval, max(least, spread))
+
+    def _theirs(self, key: str) -> list[float]:
+        return [figures[key] for figures in self.retrained if _has(figures, key)]
+
+    def _mean(self, key: str) -> float | None:
+        values = self._theirs(key)
+        return fmean(values) if values else None
+
+    def _interval(self, figures: Figures, key: str, reference: float) -> float:
+        low, high = f"{key}_gap_low", f"{key}_gap_high"
+        if _has(figures, low) and _has(figures, high):
+            return (figures[high] - figures[low]) / 2
+        if key == _MEMBERSHIP:
+            members, others = self.images["forget_train"], self.images["forget_test"]
+            return _Z * sqrt(2 * (members + others + 1) / (12 * members * others))
+        count = self.images[_split(key)]
+        return _Z * sqrt(_share_variance(figures[key], count) + _share_variance(reference, count))
+
+    # What they say together.
+
+    def _hidden(
+        self, probe: Check | str, accuracies: Sequence[Check | str]
+    ) -> tuple[list[str], list[str]]:
+        """Return the sentence that raises `head_only`, and why it is unsettled; or neither."""
+        if isinstance(probe, str):
+            return [], [probe]
+        if probe.outcome != "higher":
+            return [], []
+        index = self._index(probe)
+        if index is None:
+            return [], ["No index says how much the features have kept: it needs the original's."]
+        if index <= HIDDEN_INDEX:
+            return [], []
+        missing = [check for check in accuracies if isinstance(check, str)]
+        return ([], missing) if missing else ([self._hiding(accuracies, probe.key, index)], [])
+
+    def _blind(self, probe: Check) -> str | None:
+        """Return why a probe that found nothing could not have found anything."""
+        margin = probe.interval + probe.tolerance
+        named, count = _probe_name(probe.key), self.images["forget_test"]
+        found = self._finds_original(probe)
+        if probe.outcome != "alike" or found or (found is None and margin <= PROBE_RESOLUTION):
+            return None
+        if found is None:
+            return (
+                f"{named} resolves no less than {_points(margin)} on {count} images, "
+                "and no original shows what there was to find."
+            )
+        return (
+            f"{named} cannot tell even the original ({_percent(self._before(probe.key))}) from "
+            f"{self._named()} ({_percent(probe.reference)}, ± {_points(margin)}) on {count} images."
+        )
+
+    def _finds_original(self, check: Check) -> bool | None:
+        """Return whether a check would have been higher for the original; None if unknown."""
+        if not self.original or not _has(self.original, check.key):
+            return None
+        control = self._check(check.key, check.reference, check.tolerance, of=self.original)
+        return control.outcome == "higher"
+
+    def _index(self, probe: Check) -> float | None:
+        if not self.original or not _has(self.original, probe.key):
+            return None
+        key = probe.key
+        index = against_both(
+            {key: probe.value}, {key: self.original[key]}, {key: probe.reference}
+        ).get(f"{key}_index")
+        return index if index is not None and isfinite(index) else None
+
+    def _cautions(self, membership: Check | str) -> tuple[str, ...]:
+        notes = []
+        if not self.retrained:
+            notes.append(
+                "No retrained network: accuracy on forgotten classes is compared with 0, on the "
+                "others with the original's."
+            )
+        if len(self.retrained) == 1:
+            notes.append(
+                "One retrained network: what two of them differ by is assumed "
+                f"({_points(ACCURACY_TOLERANCE)} of accuracy, {AUC_TOLERANCE} of AUC, "
+                f"{_points(PROBE_TOLERANCE[50])} of 50-shot recall), not measured."
+            )
+        if (
+            isinstance(membership, Check)
+            and membership.outcome == "alike"
+            and self._finds_original(membership) is False
+        ):
+            notes.append(
+                "The membership attack does not find the images in the original either, so that it "
+                "finds none here says little."
+            )
+        return tuple(notes)
+
+    # In words.
+
+    def _sentence(self, check: Check) -> str:
+        theirs, beyond = self._named(), f"± {_points(check.interval + check.tolerance)}"
+        here, there = _percent(check.value), _percent(check.reference)
+        if check.key.startswith("acc/forget"):
+            which = "training" if check.key.endswith("train") else "unseen test"
+            against = f"{theirs} {there}" if self.retrained else "a retrained network would name 0"
+            return (
+                f"The network still names {here} of the forgotten {which} images; "
+                f"{against} ({beyond})."
+            )
+        if check.key == "acc/retain_test":
+            against = theirs if self.retrained else "the original"
+            return (
+                f"On retained test images the network is right in {here}; "
+                f"{against} in {there} ({beyond})."
+            )
+        if check.key == _MEMBERSHIP:
+            side = (
+                "recognises forgotten training images as once seen"
+                if check.outcome == "higher"
+                else "tells forgotten training images apart, as stranger than unseen ones"
+            )
+            return (
+                f"A membership attack {side}: AUC {check.value:.3f}; {theirs} "
+                f"{check.reference:.3f} (± {check.interval + check.tolerance:.3f})."
+            )
+        index = self._index(check)
+        known = "" if index is None else f"; the original {_percent(self._before(check.key))}"
+        found = "" if index is None else f", index {index:.2f}"
+        again = "again" if check.outcome == "higher" else "only"
+        return (
+            f"{_probe_name(check.key)} finds {here} of the forgotten images {again}; "
+            f"{theirs} {there}{known} ({beyond}{found})."
+        )
+
+    def _hiding(self, accuracies: Sequence[Check | str], probe: str, index: float) -> str:
+        shown = {c.key: _percent(c.value) for c in accuracies if isinstance(c, Check)}
+        return (
+            "By its accuracies the network looks retrained (forgotten test images "
+            f"{shown['acc/forget_test']}, retained {shown['acc/retain_test']}), but its "
+            f"{probe.removeprefix('probe/k')}-shot probe index is {index:.2f}: "
+            "0 is retrained, 1 nothing removed."
+        )
+
+    def _before(self, key: str) -> float:
+        return self.original[key] if self.original else float("nan")
+
+    def _named(self) -> str:
+        many = len(self.retrained)
+        return "the retrained network" if many == 1 else f"the {many} retrained networks"
+
+
+def _has(figures: Figures, key: str) -> bool:
+    return isfinite(figures.get(key, float("nan")))
+
+
+def _split(key: str) -> str:
+    """Return the split whose images a share is counted over."""
+    return key.removeprefix("acc/") if key.startswith("acc/") else "forget_test"
+
+
+def _share_variance(share: float, count: int) -> float:
+    shrunk = (share * count + 1) / (count + 2)  # so that 0 of 20 is not certain
+    return shrunk * (1 - shrunk) / (count + 2)
+
+
+def _probe_name(key: str) -> str:
+    return f"A {key.removeprefix('probe/k')}-shot probe"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points"

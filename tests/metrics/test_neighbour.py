@@ -1,0 +1,31 @@
+"""The neighbour-class attack by hand."""
+
+import numpy as np
+import pytest
+
+from orthounlearn.metrics.neighbour import nearest_class, neighbour_auc
+
+LOGITS = np.log(np.array([[0.5, 0.3, 0.1, 0.1], [0.6, 0.1, 0.2, 0.1], [0.2, 0.5, 0.2, 0.1]]))
+
+
+def test_nearest_class_has_the_largest_mean_probability_of_the_others():
+    assert nearest_class(LOGITS, 0) == 1
+    assert nearest_class(LOGITS, 1) == 0
+    assert nearest_class(LOGITS + 7, 0) == 1
+
+
+def test_scores_are_odds_among_the_other_classes():
+    # log-odds of class 1 against 2 and 3: .3/.2, .1/.3, .5/.3
+    forgotten, neighbours = LOGITS[:2], LOGITS[2:]
+    assert neighbour_auc(forgotten, neighbours, label=0, neighbour=1) == 0.0
+    assert neighbour_auc(neighbours, forgotten, label=0, neighbour=1) == 1.0
+    assert neighbour_auc(LOGITS, LOGITS, label=0, neighbour=1) == 0.5
+
+
+@pytest.mark.parametrize("logit", [-1e4, 50.0])
+def test_the_logit_of_the_forgotten_class_plays_no_part(logit: float):
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 50, 5))
+    before = neighbour_auc(one, other, label=2, neighbour=4)
+    one[:, 2] = logit
+    assert neighbour_auc(one, other, label=2, neighbour=4) == before
