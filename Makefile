@@ -18,6 +18,7 @@ comma := ,
 # Lists become Hydra lists; METHODS may also be the name of a file in conf/methods.
 AXES = $(if $(MODELS),'table.models=[$(MODELS)]') $(if $(REGULARIZERS),'table.regularizers=[$(REGULARIZERS)]') \
 	$(if $(FORGET),'table.forget=[$(FORGET)]') $(if $(SEEDS),'table.seeds=[$(SEEDS)]') \
+	$(if $(COLUMNS),'table.columns=[$(COLUMNS)]') \
 	$(if $(METHODS),$(if $(wildcard conf/methods/$(METHODS).yaml),methods=$(METHODS),'table.methods=[$(METHODS)]'))
 
 help:  ## Show this list
@@ -25,7 +26,7 @@ help:  ## Show this list
 	  /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: DATA=$(DATA) PRESET=$(PRESET) JOBS=$(JOBS) ARGS='Hydra overrides'; for tables also"
-	@echo "MODELS=resnet18,vgg16  REGULARIZERS=none,so  METHODS=core or names  FORGET=cat,[dog,ship]  SEEDS=0,1"
+	@echo "MODELS=resnet18,vgg16  REGULARIZERS=none,so  METHODS=core or names  FORGET=cat,[dog,ship]  SEEDS=0,1  COLUMNS=acc/forget_test,verdict"
 
 install: $(STAMP)  ## Make .venv with everything (once)
 

@@ -96,6 +96,7 @@ class TableConfig:
     seeds: list[int] = MISSING
     jobs: int = 1
     launcher: str = "joblib"
+    columns: list[str] | None = None
 
 
 @dataclass
@@ -141,6 +142,7 @@ class ReportConfig:
     runs: str = "runs"
     name: str = "all"
     data: str | None = None
+    columns: list[str] | None = None
     command: str | None = None
 
 

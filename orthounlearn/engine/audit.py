@@ -8,9 +8,9 @@ import logging
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from orthounlearn.data.splits import SPLIT_NAMES
@@ -205,14 +205,14 @@ def _relearn(
 
 def _mean(references: list[Reference]) -> Figures:
     """Return the mean of each figure that all references have."""
-    return {key: fmean(values) for key, values in _gathered(references).items()}
+    return {key: float(np.mean(values)) for key, values in _gathered(references).items()}
 
 
 def _spread(references: list[Reference]) -> Figures:
     """Return the standard deviation of each figure over the references; {} for one."""
     if len(references) < 2:
         return {}
-    return {key: stdev(values) for key, values in _gathered(references).items()}
+    return {key: float(np.std(values, ddof=1)) for key, values in _gathered(references).items()}
 
 
 def _gathered(references: list[Reference]) -> dict[str, list[float]]:

@@ -87,6 +87,7 @@ def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
         runs=str(experiment.runs),
         name=table["name"] + ("_sequence" if table["sequence"] else ""),
         folders=[folder for phase in phases if phase.job == "unlearn" for folder, _ in phase.cells],
+        columns=table["columns"],
         command=f"orthounlearn sweep {overrides}".strip(),
     )
 

@@ -70,7 +70,8 @@ def online(target_N: Floats, inside: Margins, outside: Margins) -> Floats:
     """Return log N(φ*; μ_in, σ_in) − log N(φ*; μ_out, σ_out).
 
     σ is the image's own with `OWN_DEVIATION_FROM` or more IN and as many OUT shadows; else that of
-    the residuals of all images, one for IN and one for OUT. nan if no image has two of a kind.
+    the residuals of all images, one for IN and one for OUT. All nan unless some image has two IN
+    and some has two OUT shadows: nothing else tells a deviation.
 
     Args:
         target_N: Margins φ* under the attacked model.
@@ -98,7 +99,8 @@ def offline(target_N: Floats, outside: Margins) -> Floats:
 def pooled(target_N: Floats, inside: Margins, outside: Margins) -> Floats:
     """Return (μ_in − μ_out)(φ* − (μ_in + μ_out) / 2) / σ²: `online` with one σ for all.
 
-    Linear in φ*, hence the safest with few shadows. nan if no image has two shadows of a kind.
+    Linear in φ*: right where IN and OUT margins spread alike, weaker than `online` where they do
+    not. All nan if no image has two shadows of the same kind.
 
     Args:
         target_N: Margins φ* under the attacked model.

@@ -155,6 +155,7 @@ def against_original(
     before = original["acc/retain_test"]
     return {
         "retain_ratio": values["acc/retain_test"] / before if before else float("nan"),
+        "drift/retain_test": values["acc/retain_test"] - before,
         "acc/nearest_class_drop": float(np.nanmax(drops)),
     }
 

@@ -26,6 +26,8 @@ class Run:
         after: Those of each request before it, in order.
         metrics: Key without phase -> value of the unlearned model; undefined ones are left out.
         retrained: The same keys of the retrained model.
+        original: The same keys of the original; empty if nobody said which that was.
+        images: Split name -> number of images.
         environment: Versions, device, command.
     """
 
@@ -39,6 +41,8 @@ class Run:
     after: tuple[tuple[str, ...], ...]
     metrics: dict[str, float]
     retrained: dict[str, float]
+    original: dict[str, float]
+    images: dict[str, int]
     environment: dict[str, Any]
 
     @property
@@ -73,7 +77,9 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
     for folder in folders:
         try:
             runs.append(_read(folder))
-        except (UsageError, KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            problems.append(f"{folder}: no {error} in it; an older version made it, run it again")
+        except (UsageError, TypeError, ValueError) as error:
             problems.append(f"{folder}: {error}")
     return runs, problems
 
@@ -96,9 +102,10 @@ def _read(folder: Path) -> Run:
         method=identity["method"],
         seed=int(identity["seed"]),
         forget=tuple(identity["forget"]),
-        # A run from before there were sequences has no such entry: nothing came before it.
-        after=tuple(tuple(step) for step in identity.get("after", [])),
+        after=tuple(tuple(step) for step in identity["after"]),
         metrics=phase(_PHASE),
         retrained=phase("retrained/"),
+        original=phase("original/"),
+        images=identity["images"],
         environment=identity["environment"],
     )

@@ -2,28 +2,34 @@
 
 from collections.abc import Sequence
 
-from orthounlearn.metrics.catalog import figure
+from orthounlearn.errors import UsageError
+from orthounlearn.metrics.catalog import CATALOG, figure
 from orthounlearn.report.rows import Cell, Row
 
 COLUMNS = (
     "acc/retain_test",
     "drift/retain_test",
     "acc/nearest_class_drop",
-    "acc/forget_train",
     "acc/forget_test",
     "mia/pop_margin/auc",
     "mia/pop_lr/auc",
     "probe/k10",
     "probe/k50",
+    "depth/index",
+    "relearn/lr0.01/area",
     "routing_js",
     "avg_gap",
     "time/prep_s",
     "time/unlearn_s",
+    "verdict",
 )
-"""Utility, forgetting, membership, features, likeness to the retrained model, cost."""
+"""Utility, forgetting, membership, features, likeness to the retrained model, cost, verdict."""
 
 _OF_SEQUENCES = ("drift/retain_test",)
 """Columns of tables with several steps alone: in others the row of the original stands beside."""
+
+_VERDICT = "verdict"
+"""A column of text, made of the figures `verdict/HEADLINE`."""
 
 _SCALE = {"%": 100.0, "ms": 1000.0, "": 1.0}
 _NAMES = {
@@ -34,10 +40,36 @@ _NAMES = {
 }
 
 
-def columns(rows: Sequence[Row]) -> list[str]:
-    """Return the chosen columns in which some row has a value."""
-    hidden = () if in_sequence(rows) else _OF_SEQUENCES
-    return [key for key in COLUMNS if key not in hidden and any(key in row.metrics for row in rows)]
+def columns(rows: Sequence[Row], chosen: Sequence[str] = COLUMNS) -> list[str]:
+    """Return the chosen columns in which some row has a value.
+
+    Args:
+        rows: Of the table.
+        chosen: Keys of figures, and `verdict`.
+
+    Raises:
+        UsageError: A key is in no row and in no catalog.
+    """
+    for key in chosen:
+        _known(key)
+    hidden = () if in_sequence(rows) or chosen is not COLUMNS else _OF_SEQUENCES
+    return [key for key in chosen if key not in hidden and any(_has(row, key) for row in rows)]
+
+
+def _known(key: str) -> None:
+    if key == _VERDICT:
+        return
+    try:
+        figure(key)
+    except KeyError:
+        raise UsageError(
+            f"Expected columns to be keys of figures, or {_VERDICT}, but got {key!r}. Valid: "
+            f"{', '.join(entry.pattern for entry in CATALOG)}."
+        ) from None
+
+
+def _has(row: Row, key: str) -> bool:
+    return key in row.metrics or (key == _VERDICT and bool(_shares(row)))
 
 
 def in_sequence(rows: Sequence[Row]) -> bool:
@@ -47,9 +79,36 @@ def in_sequence(rows: Sequence[Row]) -> bool:
 
 def heading(key: str) -> str:
     """Return the heading of a column: name, unit, arrow to its target."""
+    if key == _VERDICT:
+        return "Verdict"
     entry = figure(key)
     unit = " %" if entry.unit == "%" else ""
     return f"{_NAMES.get(key, entry.heading)}{unit} {entry.arrow}".strip()
+
+
+def text(row: Row, key: str) -> str:
+    """Return what stands in a row's column."""
+    return verdict(row) if key == _VERDICT else number(key, row.metrics.get(key))
+
+
+def verdict(row: Row) -> str:
+    """Return the headline of the row's verdicts, or each with its number of runs."""
+    shares = _shares(row)
+    if len(shares) < 2:
+        return next(iter(shares), "–")
+    runs = next(iter(row.metrics[f"{_VERDICT}/{headline}"].n for headline in shares))
+    return ", ".join(f"{headline} {round(share * runs)}" for headline, share in shares.items())
+
+
+def _shares(row: Row) -> dict[str, float]:
+    """Return headline -> share of runs, the most frequent first."""
+    prefix = f"{_VERDICT}/"
+    found = {
+        key.removeprefix(prefix): cell.mean
+        for key, cell in row.metrics.items()
+        if key.startswith(prefix) and cell.mean > 0
+    }
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def number(key: str, cell: Cell | None) -> str:

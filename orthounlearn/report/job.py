@@ -9,6 +9,8 @@ from rich.console import Console
 from orthounlearn.errors import UsageError
 from orthounlearn.files import write_json, write_text
 from orthounlearn.report.collect import find_runs, read_runs
+from orthounlearn.report.columns import COLUMNS
+from orthounlearn.report.columns import columns as chosen_columns
 from orthounlearn.report.rows import make_rows
 from orthounlearn.report.writers import show, to_csv, to_json, to_latex, to_markdown
 
@@ -19,6 +21,7 @@ def report(
     name: str,
     data: str | None = None,
     folders: Sequence[Path] | None = None,
+    columns: Sequence[str] | None = None,
     command: str | None = None,
 ) -> Path:
     """Write `RUNS/tables/NAME/table.{md,csv,tex,json}` and print the table.
@@ -28,13 +31,14 @@ def report(
         name: Of the table.
         data: Only runs on this data set.
         folders: Only these runs; None takes all.
+        columns: Keys of the figures to show, and `verdict`; None: the usual ones.
         command: What made the runs, for the record.
 
     Returns:
         The folder of the table.
 
     Raises:
-        UsageError: There is no finished run.
+        UsageError: There is no finished run, or a column that no figure has.
     """
     root = Path(runs).absolute()
     found, problems = find_runs(root, data=data) if folders is None else read_runs(folders)
@@ -49,12 +53,15 @@ def report(
             "are none. Make some with `orthounlearn unlearn` or `orthounlearn sweep`."
         )
     rows = make_rows(found)
+    keys = chosen_columns(rows, columns or COLUMNS)
     environment = found[0].environment
     folder = root / "tables" / name
     write_json(folder / "table.json", to_json(rows, command=command, environment=environment))
     write_text(folder / "table.csv", to_csv(rows))
-    write_text(folder / "table.md", to_markdown(rows, command=command, environment=environment))
-    write_text(folder / "table.tex", to_latex(rows, command=command))
-    show(rows, console)
+    write_text(
+        folder / "table.md", to_markdown(rows, keys, command=command, environment=environment)
+    )
+    write_text(folder / "table.tex", to_latex(rows, keys, command=command))
+    show(rows, keys, console)
     console.print(f"Written: {folder}/table.{{md,csv,tex,json}}", highlight=False, soft_wrap=True)
     return folder

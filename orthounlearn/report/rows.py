@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from math import sqrt
 from statistics import fmean, stdev
@@ -10,6 +10,7 @@ from typing import Any
 
 from scipy.stats import t
 
+from orthounlearn.metrics.verdict import TITLES, judge
 from orthounlearn.report.collect import Run
 
 NOISE_FLOOR = "retrain (other seed)"
@@ -104,22 +105,23 @@ def _noise_floor(runs: Iterable[Run]) -> list[Run]:
             }
             own = {key: one.metrics[key] for key in one.retrained if key in one.metrics}
             times = {key: v for key, v in one.metrics.items() if key.startswith("time/")}
+            figures = {**own, **times, **gaps, **_composites(gaps)}
             pairs.append(
-                Run(
-                    folder=one.folder,
-                    data=one.data,
-                    model=one.model,
-                    regularizer=one.regularizer,
+                replace(
+                    one,
                     method=NOISE_FLOOR,
-                    seed=one.seed,
-                    forget=one.forget,
-                    after=one.after,
-                    metrics={**own, **times, **gaps, **_composites(gaps)},
-                    retrained=other.retrained,
-                    environment=one.environment,
+                    metrics=figures | _verdict(figures, one, other),
+                    retrained=other.metrics,
                 )
             )
     return pairs
+
+
+def _verdict(figures: dict[str, float], one: Run, other: Run) -> dict[str, float]:
+    """Judge a retrained model as if it were unlearned; see `engine.audit` for the figures."""
+    retrained = {key: other.metrics[key] for key in other.retrained if key in other.metrics}
+    verdict = judge(figures, one.original or None, [retrained], images=one.images)
+    return {f"verdict/{headline}": float(headline == verdict.headline) for headline in TITLES}
 
 
 def _composites(gaps: dict[str, float]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orthounlearn.report.claims import claim_lines
-from orthounlearn.report.columns import columns, heading, in_sequence, number
+from orthounlearn.report.columns import heading, in_sequence, text
 from orthounlearn.report.rows import Row
 
 LEGEND = (
@@ -55,7 +55,13 @@ def to_csv(rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-def to_markdown(rows: Sequence[Row], *, command: str | None, environment: dict[str, Any]) -> str:
+def to_markdown(
+    rows: Sequence[Row],
+    keys: Sequence[str],
+    *,
+    command: str | None,
+    environment: dict[str, Any],
+) -> str:
     """Return the chosen columns, one table per original, and the published claims."""
     lines = []
     if command:
@@ -68,7 +74,7 @@ def to_markdown(rows: Sequence[Row], *, command: str | None, environment: dict[s
         LEGEND,
         "",
     ]
-    keys, named = columns(rows), _named(rows)
+    named = _named(rows)
     for title, group in _groups(rows):
         cells = [[*named, *(heading(key) for key in keys)]]
         cells += [[*_identity(row, named), *_numbers(row, keys)] for row in group]
@@ -85,9 +91,9 @@ def to_markdown(rows: Sequence[Row], *, command: str | None, environment: dict[s
     return "\n".join(lines) + "\n"
 
 
-def to_latex(rows: Sequence[Row], *, command: str | None) -> str:
+def to_latex(rows: Sequence[Row], keys: Sequence[str], *, command: str | None) -> str:
     """Return the chosen columns with booktabs rules."""
-    keys, named = columns(rows), _named(rows)
+    named = _named(rows)
     lines = [
         f"% {command}" if command else "% orthounlearn report",
         r"% needs \usepackage{booktabs}",
@@ -104,9 +110,9 @@ def to_latex(rows: Sequence[Row], *, command: str | None) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def show(rows: Sequence[Row], console: Console) -> None:
+def show(rows: Sequence[Row], keys: Sequence[str], console: Console) -> None:
     """Print the chosen columns and the claims."""
-    keys, named = columns(rows), _named(rows)
+    named = _named(rows)
     for title, group in _groups(rows):
         table = Table(title=title, title_justify="left")
         for name in named:
@@ -140,7 +146,7 @@ def _alone(rows: Sequence[Row]) -> list[Row]:
 
 
 def _numbers(row: Row, keys: Sequence[str]) -> list[str]:
-    return [number(key, row.metrics.get(key)) for key in keys]
+    return [text(row, key) for key in keys]
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:

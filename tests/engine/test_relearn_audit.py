@@ -131,9 +131,7 @@ def test_each_learning_rate_has_its_keys_and_curves(attack, original: nn.Module)
         f"relearn/{rate}/{kind}" for rate in ("lr0.001", "lr0.01") for kind in ("steps", "area")
     }
     assert found.arrays.keys() == {
-        f"relearn/{rate}/{kind}"
-        for rate in ("lr0.001", "lr0.01")
-        for kind in ("steps", "forget", "retain")
+        f"{rate}/{kind}" for rate in ("lr0.001", "lr0.01") for kind in ("steps", "forget", "retain")
     }
     assert all(array.shape == (3,) for array in found.arrays.values())
     np.testing.assert_array_equal(found.arrays["lr0.01/steps"], [0, 2, 4])

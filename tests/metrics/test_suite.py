@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from orthounlearn.metrics.catalog import CATALOG, figure
+from orthounlearn.metrics.catalog import figure
 from orthounlearn.metrics.suite import (
     AUDITED,
     CLASSIFIER,
@@ -14,6 +14,7 @@ from orthounlearn.metrics.suite import (
     against_original,
     against_retrained,
     audit,
+    between_retrained,
     probed_layers,
 )
 
@@ -70,13 +71,6 @@ def test_every_figure_is_in_the_catalog():
         figure("acc/unheard_of")
 
 
-def test_every_entry_of_the_catalog_is_used():
-    values = full(outputs(leak=3), RETRAINED, outputs(leak=3))
-    values |= {"time/prep_s": 0.0, "time/unlearn_s": 0.0}
-    used = {id(figure(key)) for key in values}
-    assert [entry.pattern for entry in CATALOG if id(entry) not in used] == []
-
-
 def test_the_retrained_network_against_itself_has_no_gap():
     retrained = outputs(masked=True)
     values = full(retrained, retrained, outputs(leak=3))
@@ -121,6 +115,23 @@ def test_depth_profile_and_its_index():
         sum(values[b] - after[b] for b in blocks) / sum(before[b] - after[b] for b in blocks)
     )
     assert full(outputs(leak=3, masked=True), RETRAINED, original)["depth/index"] == 1
+
+
+def test_floor_is_the_mean_distance_of_retrained_pairs():
+    one, other = outputs(masked=True, seed=1), outputs(masked=True, seed=2)
+    floor = between_retrained([one, other])
+    there, back = (full(a, b, outputs()) for a, b in ((one, other), (other, one)))
+    for key in ("kl/forget", "js/retain", "routing_js"):
+        assert floor[f"{key}_floor"] == pytest.approx((there[key] + back[key]) / 2)
+    assert between_retrained([one]) == {}
+
+
+def test_neighbour_attack_has_no_gap_to_itself_and_none_for_several_classes():
+    values = full(RETRAINED, RETRAINED, outputs(leak=3))
+    assert values["mia/neighbour/auc_gap"] == 0
+    assert full(outputs(leak=3), RETRAINED, outputs())["mia/neighbour/auc"] < 0.5
+    two = replace(RETRAINED, labels=dict(RETRAINED.labels) | {"forget_test": np.arange(300) % 2})
+    assert "mia/neighbour/auc" not in against_retrained(two, values, two, values)
 
 
 def test_gap_of_a_pattern_is_a_gap():

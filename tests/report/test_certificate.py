@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,12 @@ MASKED = RETRAINED | {PROBE: 0.80, "probe/k50_index": 1.0, "time/unlearn_s": 3e-
                       "acc/retain_test_per_class/dog": 0.9}  # fmt: skip
 
 
+@cache
+def cifar10_splits() -> Splits:
+    labels = np.repeat(np.arange(10), 5000), np.repeat(np.arange(10), 1000)
+    return make_splits(*labels, forget=[3])
+
+
 def write_run(
     folder: Path, *, unlearned: dict[str, float | None] = MASKED,
     retrained: dict[str, float] | None = RETRAINED, original: dict[str, float] | None = ORIGINAL,
@@ -41,8 +48,7 @@ def write_run(
 ) -> Path:  # fmt: skip
     """Write what a finished run leaves behind."""
     folder.mkdir(parents=True)
-    labels = np.repeat(np.arange(10), 5000), np.repeat(np.arange(10), 1000)
-    make_splits(*labels, forget=[3]).save(folder / "splits.npz")
+    cifar10_splits().save(folder / "splits.npz")
     settings = {
         "method": {"name": "mask_logit", "_target_": "a.B", "rate": 0.3, "tuned": {"command": "t"}},
         "metrics": {"max_images": 5000, "reference": "train"},
@@ -347,7 +353,7 @@ def test_a_long_request_stays_on_one_page(tmp_path: Path):
 def test_an_unfinished_run_is_refused(tmp_path: Path, name: str):
     folder = write_run(tmp_path / "run")
     (folder / name).unlink()
-    with pytest.raises(UsageError, match=f"finished run, but it has no {name}"):
+    with pytest.raises(UsageError, match=f"^Expected .* finished run, but it has no {name}. Run "):
         certify(folder)
     assert not WRITTEN & {path.name for path in folder.iterdir()}
 
@@ -380,7 +386,8 @@ def test_another_network_than_the_audited_one_is_refused(tmp_path: Path):
     audit = certify(write_run(tmp_path / "right", names={"model_sha256": right}))
     assert audit["network"]["hash_taken"] == "when audited"
     folder = write_run(tmp_path / "wrong", names={"model_sha256": wrong})
-    with pytest.raises(UsageError, match=f"SHA-256 {wrong}.*another one .{right}"):
+    message = rf"^Expected .*unlearned.ckpt to be .*SHA-256 {wrong}.*another one \({right}\)"
+    with pytest.raises(UsageError, match=message):
         certify(folder)
     assert not WRITTEN & {path.name for path in folder.iterdir()}
 

@@ -15,9 +15,10 @@ from orthounlearn.files import write_json
 from orthounlearn.report import job, writers
 from orthounlearn.report.claims import CLAIMS, claim_lines
 from orthounlearn.report.collect import find_runs
-from orthounlearn.report.columns import columns, heading, number
+from orthounlearn.report.columns import columns, heading, number, text
 from orthounlearn.report.rows import NOISE_FLOOR, Cell, interval, make_rows
 
+IMAGES = {"forget_train": 4500, "forget_test": 500, "retain_test": 9000}
 RETRAINED = {"acc/forget_train": 0.0, "acc/retain_test": 0.9, "acc/retain_train": 1.0,
              "compat/salun_confidence": 1.0}  # fmt: skip
 
@@ -32,9 +33,8 @@ def write_run(
     metrics = {f"unlearned/{k.replace('__', '/')}": v for k, v in values.items()}
     metrics |= {f"retrained/{k}": v for k, v in (retrained or {}).items()}
     identity = {"data": "toy", "model": "net", "regularizer": regularizer, "seed": seed,
-                "method": method, "forget": [forget], "environment": {"device": "cpu"}}  # fmt: skip
-    if after:  # runs that were made before there were sequences say nothing of it
-        identity["after"] = [[name] for name in after]
+                "method": method, "forget": [forget], "after": [[name] for name in after],
+                "images": IMAGES, "environment": {"device": "cpu"}}  # fmt: skip
     write_json(folder / "run.json", identity)
     write_json(folder / "metrics.json", metrics)
     return folder
@@ -140,7 +140,7 @@ def test_tables_of_requests_alone_have_no_step(tmp_path: Path):
     write_run(tmp_path, "soft_prune", acc__retain_test=0.5, drift__retain_test=-0.1)
     found = make_rows(find_runs(tmp_path)[0])
     assert columns(found) == ["acc/retain_test"]
-    text = writers.to_markdown(found, command=None, environment={})
+    text = writers.to_markdown(found, columns(found), command=None, environment={})
     assert "Step" not in text
 
 
@@ -148,7 +148,8 @@ def test_claims_are_about_requests_on_an_original(tmp_path: Path):
     keys = {claim.key.replace("/", "__"): 0.25 for claim in CLAIMS}
     write_run(tmp_path, "soft_prune", **keys)
     write_run(tmp_path, "soft_prune", after=("dog",), **dict.fromkeys(keys, 0.75))
-    text = writers.to_markdown(make_rows(find_runs(tmp_path)[0]), command=None, environment={})
+    found = make_rows(find_runs(tmp_path)[0])
+    text = writers.to_markdown(found, columns(found), command=None, environment={})
     assert "forget test accuracy 25.0 %" in text
     assert "forget test accuracy 50.0 %" not in text
 
@@ -186,6 +187,56 @@ def test_columns_without_a_value_are_hidden(tmp_path: Path):
     found = make_rows(find_runs(tmp_path)[0])
     assert columns(found) == ["probe/k10"]
     assert heading("probe/k10") == "10-shot probe % →R"
+
+
+def test_columns_may_be_chosen(tmp_path: Path):
+    write_run(tmp_path, "m", acc__retain_test=0.5, acc__forget_train=0.25, drift__retain_test=0.1)
+    found = make_rows(find_runs(tmp_path)[0])
+    chosen = ["acc/forget_train", "drift/retain_test", "probe/k50"]
+    assert columns(found, chosen) == chosen[:2]
+    folder = job.report(runs=str(tmp_path), name="mine", columns=["acc/forget_train"])
+    header = next(
+        line for line in (folder / "table.md").read_text().splitlines() if "Method" in line
+    )
+    assert [cell.strip() for cell in header.strip("|").split("|")] == [
+        "Method",
+        "Forget train % →R",
+    ]
+    with pytest.raises(UsageError, match="'acc/nonsense'"):
+        columns(found, ["acc/nonsense"])
+
+
+@pytest.mark.parametrize(
+    ("headlines", "shown"),
+    [
+        (["ok", "ok", "ok"], "ok"),
+        (["head_only", "ok", "head_only"], "head_only 2, ok 1"),
+        ([], "–"),
+    ],
+)
+def test_verdicts_are_counted(tmp_path: Path, headlines: list[str], shown: str):
+    write_run(tmp_path, "m", seed=9, acc__retain_test=0.5)
+    for seed, headline in enumerate(headlines):
+        votes = {f"verdict__{name}": float(name == headline) for name in ("ok", "head_only")}
+        write_run(tmp_path, "m", seed=seed, acc__retain_test=0.5, **votes)
+    (row,) = make_rows(find_runs(tmp_path)[0])
+    assert text(row, "verdict") == shown
+    assert ("verdict" in columns([row])) == bool(headlines)
+
+
+def test_a_second_retrained_model_is_judged_like_an_unlearned_one(tmp_path: Path):
+    figures = {"acc/forget_train": 0.0, "acc/forget_test": 0.0, "acc/retain_test": 0.9,
+               "acc/retain_train": 1.0, "mia/pop_margin/auc": 0.5, "probe/k50": 0.54,
+               "compat/salun_confidence": 1.0}  # fmt: skip
+    before = figures | {"acc/forget_train": 1.0, "acc/forget_test": 0.8, "probe/k50": 0.9}
+    for seed, probe in ((0, 0.54), (1, 0.56)):
+        own = {k.replace("/", "__"): v for k, v in figures.items()} | {"probe__k50": probe}
+        folder = write_run(tmp_path, "retrain", seed=seed, retrained=figures, **own)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics |= {f"original/{key}": value for key, value in before.items()}
+        write_json(folder / "metrics.json", metrics)
+    (row,) = [row for row in make_rows(find_runs(tmp_path)[0]) if row.method == NOISE_FLOOR]
+    assert text(row, "verdict") == "ok"
 
 
 def test_four_formats_hold_the_same_numbers(tmp_path: Path):
@@ -230,7 +281,8 @@ def test_terminal_shows_every_group(tmp_path: Path):
     for regularizer in ("none", "so"):
         write_run(tmp_path, "soft_prune", regularizer=regularizer, acc__retain_test=0.5)
     console = Console(width=160, record=True, file=io.StringIO())
-    writers.show(make_rows(find_runs(tmp_path)[0]), console)
+    found = make_rows(find_runs(tmp_path)[0])
+    writers.show(found, columns(found), console)
     text = console.export_text()
     assert "no orthogonal loss" in text
     assert "orthogonal loss: so" in text

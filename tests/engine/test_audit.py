@@ -1,0 +1,123 @@
+"""The whole audit of one request on real digits: references, attacks, verdict, certificate."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.request import open_request
+from orthounlearn.engine.store import stored_model
+from orthounlearn.engine.unlearn import evaluate, unlearn
+from orthounlearn.errors import UsageError
+from orthounlearn.metrics.catalog import CATALOG, figure
+from orthounlearn.metrics.verdict import TITLES
+
+SHORT = (
+    "metrics.reference=train", "metrics.relearn.steps=4", "metrics.relearn.every=2",
+    "metrics.relearn.learning_rates=[0.01]", "forget=3",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def full(open_shared) -> tuple[Experiment, dict[str, float | None]]:
+    """A request with everything that there is to measure."""
+    experiment = open_shared(
+        "metrics=full", "metrics.shadows=6", "metrics.reference_seeds=[0,1]", "method=mask_logit",
+        *SHORT,
+    )  # fmt: skip
+    return experiment, unlearn(experiment)
+
+
+def folder_of(experiment: Experiment) -> Path:
+    return open_request(experiment).folder
+
+
+def test_every_figure_is_in_the_catalog_and_every_entry_is_used(full):
+    _, metrics = full
+    keys = {key.partition("/")[2] for key in metrics}
+    used = {id(figure(key)) for key in keys}
+    assert [entry.pattern for entry in CATALOG if id(entry) not in used] == []
+
+
+def test_references_of_several_seeds_give_mean_spread_and_floor(full):
+    experiment, metrics = full
+    references = json.loads((folder_of(experiment) / "retrained.json").read_text())
+    assert [entry["seed"] for entry in references] == [0, 1]
+    for seed, entry in enumerate(references):
+        assert entry["key"] == stored_model(experiment, without=(3,), seed=seed).key
+    both = [entry["figures"]["acc/retain_test"] for entry in references]
+    assert metrics["retrained/acc/retain_test"] == pytest.approx(np.mean(both))
+    assert metrics["retrained_sd/acc/retain_test"] == pytest.approx(np.std(both, ddof=1))
+    gap = metrics["unlearned/acc/retain_test"] - np.mean(both)
+    assert metrics["unlearned/acc/retain_test_gap"] == pytest.approx(gap)
+    assert metrics["unlearned/js/forget_floor"] > 0
+
+
+def test_a_mask_does_not_stop_probes_and_shadows(full):
+    """The output is that of forgetting; what features and likelihood ratios tell is all there."""
+    _, metrics = full
+    assert metrics["unlearned/acc/forget_test"] == 0
+    for key in ("probe/k10", "proto/recall", "depth/1", "lira/auc"):
+        assert metrics[f"unlearned/{key}"] == pytest.approx(metrics[f"original/{key}"], abs=0.03)
+
+
+def test_one_headline_and_it_is_the_certificates(full):
+    experiment, metrics = full
+    votes = {name: metrics[f"unlearned/verdict/{name}"] for name in TITLES}
+    assert sorted(votes.values()) == [0.0] * (len(TITLES) - 1) + [1.0]
+    record = json.loads((folder_of(experiment) / "audit.json").read_text())
+    assert votes[record["verdict"]["headline"]] == 1
+    assert record["network"]["hash_taken"] == "when audited"
+    for name in ("certificate.md", "certificate.html"):
+        assert TITLES[record["verdict"]["headline"]] in (folder_of(experiment) / name).read_text()
+
+
+def test_curves_are_kept(full):
+    experiment, metrics = full
+    with np.load(folder_of(experiment) / "relearn.npz") as curves:
+        assert curves["lr0.01/steps"].tolist() == [0, 2, 4]
+        assert curves["lr0.01/forget"].mean() == pytest.approx(
+            metrics["unlearned/relearn/lr0.01/area"], abs=1e-6
+        )
+
+
+def test_another_method_pays_for_itself_alone(full, open_shared):
+    """Outputs and relearning curves of the references are read, not computed again."""
+    experiment, _ = full
+    original = stored_model(experiment, seed=0).folder
+    before = {path: path.stat().st_mtime_ns for path in original.glob("*.npz")}
+    assert any(path.name.startswith("relearn-") for path in before)
+    unlearn(open_shared("metrics=standard", "method=zero_row", *SHORT))
+    assert {path: path.stat().st_mtime_ns for path in original.glob("*.npz")} == before
+
+
+def test_without_references_it_runs_and_says_what_is_missing(full, open_shared):
+    checkpoint = open_request(full[0]).checkpoint
+    experiment = open_shared(
+        "metrics.reference=none", "forget=3", f"checkpoint={checkpoint}", job="evaluate"
+    )
+    metrics = evaluate(experiment)
+    assert metrics["unlearned/verdict/incomplete"] == 1
+    assert not any("relearn" in key for key in metrics)  # against what?
+    page = (folder_of(experiment) / "certificate.md").read_text()
+    assert "no retrained network" in page
+
+
+def test_the_original_may_be_named(full, open_shared):
+    experiment, before = full
+    options = ("forget=3", f"checkpoint={open_request(experiment).checkpoint}")
+    original = f"original={stored_model(experiment, seed=0).checkpoint}"
+    relearn = [option for option in SHORT if option.startswith("metrics.relearn.")]
+    metrics = evaluate(
+        open_shared("metrics=standard", *relearn, original, *options, job="evaluate")
+    )
+    for key in ("probe/k10_index", "retain_ratio", "relearn/lr0.01/area", "depth/index"):
+        assert metrics[f"unlearned/{key}"] == pytest.approx(
+            before[f"unlearned/{key}"], abs=0.2
+        )  # the other has two retrained references
+    with pytest.raises(UsageError, match="original to be a file"):
+        evaluate(open_shared(*options, "original=nowhere", job="evaluate"))
+    with pytest.raises(UsageError, match="evaluate alone"):
+        unlearn(open_shared("method=mask_logit", original, "forget=3"))
