@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from bench import audit, orthogonality, request, shadow, statistics, training
 from bench import input as input_pipeline
-from bench import orthogonality, request, statistics, training
 from bench.results import Row, as_json, show
 from bench.setting import RANDOM, Setting, compose, open_images
 from bench.state import deterministic, threads
@@ -31,6 +31,8 @@ BENCHMARKS: dict[str, Callable[[Setting], list[Row]]] = {
     "orthogonality": orthogonality.measure,
     "statistics": statistics.measure,
     "request": request.measure,
+    "audit": audit.measure,
+    "shadow": shadow.measure,
 }
 
 
