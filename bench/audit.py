@@ -6,7 +6,7 @@ from bench.results import Row, Target
 from bench.setting import Setting
 from bench.timing import Spread, paired
 from orthounlearn.data.loader import BatchLoader
-from orthounlearn.engine.predict import audited, predict
+from orthounlearn.engine.audit.predict import audited, predict
 from orthounlearn.metrics.suite import AUDITED, audit
 
 _FORGOTTEN = (3,)

@@ -22,9 +22,9 @@ from orthounlearn.config.build import (
     compose_job,
 )
 from orthounlearn.data.splits import Splits, resolve_forget
+from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.engine.predict import predict
 from orthounlearn.engine.store import StoredModel, ensure_trained
 from orthounlearn.engine.timing import run_once
 from orthounlearn.errors import UsageError

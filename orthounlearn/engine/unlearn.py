@@ -13,12 +13,12 @@ from torch import nn
 
 from orthounlearn.config.build import build
 from orthounlearn.data.splits import SPLIT_NAMES
-from orthounlearn.engine.audit import audit_network
+from orthounlearn.engine.audit.network import audit_network
+from orthounlearn.engine.audit.predict import save_outputs
 from orthounlearn.engine.checkpoints import load_network, save_network
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
 from orthounlearn.engine.loggers import opened
-from orthounlearn.engine.predict import save_outputs
 from orthounlearn.engine.request import Request, open_request, refuse_earlier_requests
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed, carry_out

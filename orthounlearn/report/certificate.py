@@ -206,6 +206,7 @@ def _record(
         "subject": {
             **{key: identity[key] for key in ("data", "model", "regularizer", "seed", "method")},
             "forget": list(identity["forget"]),
+            "after": [list(classes) for classes in identity.get("after", [])],
             "settings": {
                 key: value
                 for key, value in method.items()
@@ -262,9 +263,9 @@ def _figure(key: str, audited: _Audited) -> dict[str, Any]:
 
 
 def _rows(record: dict[str, Any], verdict: Verdict) -> list[dict[str, str]]:
-    """Return the lines of the table of figures."""
+    """Return the lines of the table of figures: what is judged first, then a table's columns."""
     checks = {check.key: check for check in verdict.checks}
-    keys = [k for key in COLUMNS for k in ((key, f"{key}_index") if key in checks else (key,))]
+    judged = [key for check in checks for key in (check, f"{check}_index")]
     figures = record["figures"]
     return [
         {
@@ -275,7 +276,7 @@ def _rows(record: dict[str, Any], verdict: Verdict) -> list[dict[str, str]]:
             "outcome": _outcome(checks.get(key)),
             "kind": checks[key].outcome if key in checks else "",
         }
-        for key in keys
+        for key in dict.fromkeys([*judged, *COLUMNS])
         if key in figures
     ]
 

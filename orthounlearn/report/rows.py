@@ -118,7 +118,7 @@ def _noise_floor(runs: Iterable[Run]) -> list[Run]:
 
 
 def _verdict(figures: dict[str, float], one: Run, other: Run) -> dict[str, float]:
-    """Judge a retrained model as if it were unlearned; see `engine.audit` for the figures."""
+    """Judge a retrained model as if it were unlearned; the figures are those of a run."""
     retrained = {key: other.metrics[key] for key in other.retrained if key in other.metrics}
     verdict = judge(figures, one.original or None, [retrained], images=one.images)
     return {f"verdict/{headline}": float(headline == verdict.headline) for headline in TITLES}

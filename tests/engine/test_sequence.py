@@ -12,10 +12,10 @@ from filelock import FileLock
 from orthounlearn.config.build import build
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.engine import unlearn as job
+from orthounlearn.engine.audit.predict import load_outputs, predict
 from orthounlearn.engine.checkpoints import load_network
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.engine.predict import load_outputs, predict
 from orthounlearn.engine.request import AUDIT_VERSION, open_request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.train import train

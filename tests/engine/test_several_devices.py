@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.fit import Fit, fit_on_several_devices
-from orthounlearn.engine.predict import predict
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.unlearn import unlearn
 from orthounlearn.errors import UsageError

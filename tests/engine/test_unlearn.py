@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from orthounlearn.data.splits import SPLIT_NAMES
+from orthounlearn.engine.audit.predict import load_outputs, predict
 from orthounlearn.engine.checkpoints import load_network
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.engine.predict import load_outputs, predict
 from orthounlearn.engine.store import ensure_trained
 from orthounlearn.engine.train import train
 from orthounlearn.engine.unlearn import evaluate, open_request, unlearn

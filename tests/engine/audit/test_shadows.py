@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from orthounlearn.data.splits import Splits
+from orthounlearn.engine.audit.shadows import Family, shadow_audit
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.engine.shadows import Family, shadow_audit
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.errors import UsageError
 from orthounlearn.metrics.suite import Outputs

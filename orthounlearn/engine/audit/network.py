@@ -14,11 +14,11 @@ import numpy as np
 from torch import nn
 
 from orthounlearn.data.splits import SPLIT_NAMES
+from orthounlearn.engine.audit.predict import cached_outputs, predict
+from orthounlearn.engine.audit.relearn import cached_relearn, relearn
+from orthounlearn.engine.audit.shadows import shadow_audit
 from orthounlearn.engine.checkpoints import load_network
-from orthounlearn.engine.predict import cached_outputs, predict
-from orthounlearn.engine.relearn import cached_relearn, relearn
 from orthounlearn.engine.request import Request
-from orthounlearn.engine.shadows import shadow_audit
 from orthounlearn.engine.store import StoredModel, ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed
 from orthounlearn.metrics.relearn import Accuracies, ain, area_ratio

@@ -13,9 +13,9 @@ from torch import nn
 
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Indices, Splits, subsample
+from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.context import ONE_DEVICE
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.engine.predict import predict
 from orthounlearn.engine.store import StoredModel
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, writing

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from orthounlearn.engine.features import FeatureReader, concatenate
+from orthounlearn.engine.audit.features import FeatureReader, concatenate
 from orthounlearn.metrics.suite import CLASSIFIER
 from orthounlearn.models.resnet import resnet
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Indices, Splits, subsample
+from orthounlearn.engine.audit.features import FeatureReader, concatenate
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.engine.features import FeatureReader, concatenate
 from orthounlearn.files import digest, writing
 from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers
 

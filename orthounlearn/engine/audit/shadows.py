@@ -15,9 +15,9 @@ from torch import nn
 
 from orthounlearn.config.build import build
 from orthounlearn.data.splits import Splits
+from orthounlearn.engine.audit.predict import audited, cached_outputs, predict
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.engine.predict import audited, cached_outputs, predict
 from orthounlearn.engine.store import StoredModel, ensure_trained, stored_model
 from orthounlearn.engine.timing import run_once
 from orthounlearn.errors import UsageError

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-import orthounlearn.engine.relearn as engine
+import orthounlearn.engine.audit.relearn as engine
 from orthounlearn.config.build import build
 from orthounlearn.data.splits import Splits
+from orthounlearn.engine.audit.predict import predict
+from orthounlearn.engine.audit.relearn import Relearned, relearn
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.engine.predict import predict
-from orthounlearn.engine.relearn import Relearned, relearn
 from orthounlearn.engine.store import ensure_trained
 from orthounlearn.engine.timing import run_once
 from orthounlearn.errors import UsageError
