@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-Target = Literal["retrained", "low", "high", "info"]
-"""Where a value should be: at the retrained model's own value, as low or as high as possible."""
+Target = Literal["retrained", "zero", "low", "high", "info"]
+"""Where a value should be: at the retrained model's own value, at 0, as low or high as possible."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Figure:
     @property
     def arrow(self) -> str:
         """Return the target as a sign for a heading."""
-        return {"retrained": "→R", "low": "↓", "high": "↑", "info": ""}[self.target]
+        return {"retrained": "→R", "zero": "→0", "low": "↓", "high": "↑", "info": ""}[self.target]
 
 
 CATALOG = (
@@ -58,10 +58,10 @@ CATALOG = (
     Figure("lira/efficacy", "U-LiRA efficacy", "", "low", "mean log-likelihood ratio of forgotten members, unlearned against retrained shadows, in nats: 0 as after retraining"),
     Figure("rmia/auc", "RMIA AUC", "", "retrained", "RMIA with shadows (arXiv 2312.03262), population of the same class"),
     Figure("rmia/auc_sd", "RMIA spread", "", "info", "standard deviation of that AUC over targets"),
-    Figure("probe/*_index", "Probe index", "", "retrained", "(probe_u − probe_r) / (probe_o − probe_r): 0 as after retraining, 1 nothing removed"),
+    Figure("probe/*_index", "Probe index", "", "zero", "(probe_u − probe_r) / (probe_o − probe_r): 0 as after retraining, 1 nothing removed"),
     Figure("probe/k*_auc", "Probe AUC", "", "retrained", "AUC of that probe's probability, forgotten against retained test images"),
     Figure("probe/k*", "Probe recall", "%", "retrained", "share of forgotten test images that a fresh linear classifier on the features finds again, fitted on k held-out images per class"),
-    Figure("depth/index", "Depth index", "", "retrained", "Σ_b (u_b − r_b) / Σ_b (o_b − r_b) over the blocks' probe recalls: 0 as after retraining, 1 nothing removed"),
+    Figure("depth/index", "Depth index", "", "zero", "Σ_b (u_b − r_b) / Σ_b (o_b − r_b) over the blocks' probe recalls: 0 as after retraining, 1 nothing removed"),
     Figure("depth/*", "Block", "%", "retrained", "as probe recall, on the pooled output of one block; k = 50, or 10 where a class has fewer images"),
     Figure("proto/recall", "Prototype recall", "%", "retrained", "share of forgotten test images nearest to the mean of their own class, 10 held-out images per class"),
     Figure("compat/salun_*", "MIA-efficacy", "%", "retrained", "share of D_f that an SVC on D_r against test images calls non-member (SalUn)"),
