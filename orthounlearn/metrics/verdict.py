@@ -208,7 +208,7 @@ class _Case:
             flags=("ok",) if headline == "ok" else flags,
             reasons={flag: tuple(raised[flag]) for flag in FLAGS if flag in flags},
             not_given=not_given,
-            cautions=self._cautions(membership),
+            cautions=self._cautions(membership, probe),
             checks=tuple(check for check in checks if isinstance(check, Check)),
         )
 
@@ -335,7 +335,7 @@ class _Case:
         ).get(f"{key}_index")
         return index if index is not None and isfinite(index) else None
 
-    def _cautions(self, membership: Check | str) -> tuple[str, ...]:
+    def _cautions(self, membership: Check | str, probe: Check | str) -> tuple[str, ...]:
         notes = []
         if not self.retrained:
             notes.append(
@@ -343,10 +343,13 @@ class _Case:
                 "others with the original's."
             )
         if len(self.retrained) == 1:
+            recall = (
+                f", {_points(probe.tolerance)} of probe recall" if isinstance(probe, Check) else ""
+            )
             notes.append(
                 "One retrained network: what two of them differ by is assumed "
-                f"({_points(ACCURACY_TOLERANCE)} of accuracy, {AUC_TOLERANCE} of AUC, "
-                f"{_points(PROBE_TOLERANCE[50])} of 50-shot recall), not measured."
+                f"({_points(ACCURACY_TOLERANCE)} of accuracy, {AUC_TOLERANCE} of AUC{recall}), "
+                "not measured."
             )
         if (
             isinstance(membership, Check)

@@ -15,9 +15,9 @@ from orthounlearn.report.rows import Row
 
 LEGEND = (
     "Mean ± 95 % t-interval over forget classes × seeds. →R: the closer to the retrained model's "
-    "own value the better; →0: 0 is as after retraining, 1 as before the request; ↓ lower, ↑ higher "
-    "is better. A masked logit reaches forget accuracy 0 with the class left in the features, so "
-    "forget accuracy alone proves nothing."
+    "own value the better; →0: 0 is as after retraining, 1 as before the request; ↓ lower, "
+    "↑ higher is better. A masked logit reaches forget accuracy 0 with the class left in the "
+    "features, so forget accuracy alone proves nothing."
 )
 
 

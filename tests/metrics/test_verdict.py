@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -263,6 +263,7 @@ def test_fewer_shots_are_used_where_more_are_undefined_and_trusted_less():
     few = {key: value for key, value in RETRAINED.items() if key != PROBE}
     check = check_of(judged(base=few), "probe/k10")
     assert check.tolerance == pytest.approx(0.15)
+    assert any("15.0 points of probe recall" in caution for caution in judged(base=few).cautions)
     assert check_of(judged(), PROBE).tolerance == pytest.approx(0.10)
     with_nan = judge(RETRAINED | {PROBE: float("nan")}, ORIGINAL, [RETRAINED], images=IMAGES)
     assert check_of(with_nan, "probe/k10") == check
@@ -358,6 +359,7 @@ undefined = st.just(float("nan"))
 networks = st.fixed_dictionaries({}, optional=dict.fromkeys(RETRAINED, shares | undefined))
 
 
+@settings(deadline=None)
 @given(networks, st.none() | networks, st.lists(networks, max_size=3), st.integers(1, 1000))
 def test_a_verdict_is_consistent(unlearned, original, retrained, count):
     images = dict.fromkeys(IMAGES, count)
@@ -374,12 +376,14 @@ def test_a_verdict_is_consistent(unlearned, original, retrained, count):
     assert found == judge(unlearned, original, retrained[::-1], images=images) or len(retrained) > 2
 
 
+@settings(deadline=None)
 @given(networks, networks, st.integers(1, 1000))
 def test_a_network_beside_itself_raises_nothing(network, original, count):
     found = judge(network, original, [network], images=dict.fromkeys(IMAGES, count))
     assert found.reasons == {}
 
 
+@settings(deadline=None)
 @given(shares, shares, st.floats(0, 0.3), st.integers(1, 1000))
 def test_features_that_know_the_class_like_the_original_are_never_ok(before, after, more, count):
     original = ORIGINAL | {PROBE: before}
@@ -392,6 +396,7 @@ def test_features_that_know_the_class_like_the_original_are_never_ok(before, aft
     assert found.headline != "ok"
 
 
+@settings(deadline=None)
 @given(shares, shares, shares)
 def test_more_of_the_class_in_the_features_never_helps(low, high, reference):
     low, high = sorted((low, high))
