@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from sklearn.svm import SVC
 
-from orthounlearn.metrics import compat, membership
+from orthounlearn.metrics import compat, membership, scores
 from orthounlearn.metrics.roc import auc
 
 SCORES = ("conf", "margin", "entropy", "mentr", "rest", "lr")
@@ -144,3 +145,26 @@ def test_figures_of_other_codebases_point_as_they_do(gain: float, efficacy: floa
 def test_figures_of_other_codebases_need_images():
     empty = np.empty((0, 5), np.float32), np.empty(0, np.int64)
     assert np.isnan(compat.golatkar_mia(logits(9, 1), logits(9, 1), empty))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_binned_attacker_is_the_one_on_single_images(seed: int):
+    rng = np.random.default_rng(seed)
+
+    def part(gain: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.integers(0, 4, count)
+        z = rng.normal(size=(count, 4)) * 2
+        z[np.arange(count), labels] += gain
+        return z, labels
+
+    members, others, asked = part(5, 400), part(3, 400), part(1, 700)
+    found = compat.salun_efficacy(members, others, asked, seed=seed)
+    for name, feature in (
+        ("confidence", lambda z, y: np.exp(scores.confidence(z, y))),
+        ("entropy", lambda z, y: -scores.entropy(z, y)),
+        ("correctness", scores.correctness),
+    ):
+        sides = np.concatenate([feature(*members), feature(*others)])[:, None]
+        plain = SVC(C=3, gamma="auto").fit(sides, np.repeat([1, 0], 400))
+        called = plain.predict(feature(*asked)[:, None]).mean()
+        assert found[f"salun_{name}"] == pytest.approx(1 - called, abs=0.005)
