@@ -8,11 +8,16 @@ import pytest
 import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 
 from orthounlearn.cli import CONF_DIR
 from orthounlearn.config import resolvers, schema
 from orthounlearn.config.build import compose_job
 from orthounlearn.engine.experiment import Experiment, open_experiment
+
+# A busy machine is no reason to fail.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 # What a user may have exported must not change what is tested.
 for name in ("ORTHOUNLEARN_RUNS", "ORTHOUNLEARN_CACHE", "HYDRA_FULL_ERROR"):

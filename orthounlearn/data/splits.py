@@ -1,6 +1,7 @@
 """Which image plays which part: training, choosing, auditing, probing."""
 
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -129,7 +130,7 @@ class Splits:
                     val_fraction=float(stored["val_fraction"]),
                 )
                 intact = str(stored["hash"]) == splits.hash
-        except (OSError, KeyError, ValueError, BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error) as error:
             raise UsageError(
                 f"Expected splits in {path}, but cannot read them ({error})."
             ) from error

@@ -4,17 +4,12 @@ Shadows are networks made like the target (same data, recipe, unlearning), each 
 the audited images; what they say of an image with and without it tells what the target saw.
 """
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from zipfile import BadZipFile
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orthounlearn.errors import UsageError
-from orthounlearn.files import writing
 from orthounlearn.metrics import roc
 from orthounlearn.metrics.scores import Floats, Ints
 
@@ -59,109 +54,6 @@ def balanced_membership(n_examples: int, n_shadows: int, seed: int) -> Bools:
         member_KN[2 * pair, order[: n_examples // 2]] = True
         member_KN[2 * pair + 1] = ~member_KN[2 * pair]
     return member_KN
-
-
-@dataclass(frozen=True)
-class ShadowDesign:
-    """A design that is kept beside the outputs of its shadows; made by `draw_design`.
-
-    Attributes:
-        images_N: Indices of the audited images, all of one official part of the data.
-        member_KN: Which of them each shadow is trained on.
-        seed: Of the draw.
-    """
-
-    images_N: Ints
-    member_KN: Bools
-    seed: int
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of membership, images and seed."""
-        sha = hashlib.sha256(repr((self.member_KN.shape, self.seed)).encode())
-        sha.update(self.images_N.astype("<i8").tobytes())
-        sha.update(self.member_KN.astype(np.uint8).tobytes())
-        return sha.hexdigest()
-
-    def training(self, shadow: int, retained: Sequence[int] | Ints) -> Ints:
-        """Return the sorted indices that one shadow is trained on: its members and all retained.
-
-        Args:
-            shadow: Row of `member_KN`.
-            retained: Indices that every shadow is trained on.
-
-        Raises:
-            UsageError: An audited image is among the retained: no shadow would be OUT of it.
-        """
-        shared = np.intersect1d(retained, self.images_N)
-        if len(shared):
-            raise UsageError(
-                "Expected no audited image among those that every shadow is trained on, but "
-                f"{len(shared)} are, {shared[0]} first. Leave the audited images out of them."
-            )
-        chosen = np.concatenate([retained, self.images_N[self.member_KN[shadow]]])
-        return np.sort(chosen.astype(np.int64))
-
-    def check(self, stored_hash: str) -> None:
-        """Refuse outputs that were made under another design.
-
-        Args:
-            stored_hash: `hash` of the design that the outputs were stored with.
-
-        Raises:
-            UsageError: It is another one.
-        """
-        if stored_hash != self.hash:
-            raise UsageError(
-                f"Expected outputs of the shadow design {self.hash[:12]}, but got some of "
-                f"{stored_hash[:12]}. Valid are those of the same images, membership and seed; "
-                "delete the stored outputs, or ask with the settings that made them."
-            )
-
-    def save(self, path: Path) -> None:
-        """Write the design and its hash to an .npz file, atomically."""
-        with writing(path) as temporary:
-            np.savez(
-                temporary,
-                images_N=self.images_N,
-                member_KN=self.member_KN,
-                seed=self.seed,
-                hash=self.hash,
-            )
-
-    @classmethod
-    def load(cls, path: Path) -> "ShadowDesign":
-        """Read a design.
-
-        Raises:
-            UsageError: The file is missing, damaged, or not what was saved.
-        """
-        try:
-            with path.open("rb") as file, np.load(file) as stored:
-                design = cls(stored["images_N"], stored["member_KN"], int(stored["seed"]))
-                stored_hash = str(stored["hash"])
-        except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
-            raise UsageError(
-                f"Expected a shadow design in {path}, but cannot read it ({error})."
-            ) from error
-        design.check(stored_hash)
-        return design
-
-
-def draw_design(images_N: Ints, n_shadows: int, seed: int) -> ShadowDesign:
-    """Return a balanced design over images.
-
-    Args:
-        images_N: Indices of the audited images.
-        n_shadows: K, even.
-        seed: Of the draw.
-
-    Raises:
-        UsageError: An image is there twice, or K or N is out of range.
-    """
-    if len(np.unique(images_N)) < len(images_N):
-        raise UsageError("Expected each audited image once, but some are there twice.")
-    return ShadowDesign(images_N, balanced_membership(len(images_N), n_shadows, seed), seed)
 
 
 def leave_one_out(member_KN: Bools, attack: Attack) -> Floats:

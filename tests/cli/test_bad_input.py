@@ -35,6 +35,23 @@ BAD = {
     "repeated class": (["unlearn", "forget=[3,3]"], "once"),
     "all classes": (["unlearn", "forget=[0,1,2,3,4,5,6,7,8,9]"], "at least one class to retain"),
     "empty list": (["unlearn", "forget=[]"], "got none"),
+    "class of an earlier request": (["unlearn", "after=[[3]]", "forget=3"], "names 3 (3)"),
+    "all classes in turn": (
+        ["unlearn", "after=[[0,1,2,3,4],[5,6,7,8]]", "forget=9"],
+        "at least one class to retain",
+    ),
+    "earlier class that does not exist": (["unlearn", "after=[[11]]", "forget=3"], "got 11"),
+    "earlier requests that are no list": (["unlearn", "after=3", "forget=1"], "after"),
+    "sequence in train": (["train", "after=[[1]]"], "in the job unlearn alone"),
+    "sequence in evaluate": (
+        ["evaluate", "after=[[1]]", "forget=3", "checkpoint=none.ckpt"],
+        "in the job unlearn alone",
+    ),
+    "sequence in sweep": (["sweep", "after=[[1]]"], "table.sequence"),
+    "sweep that forgets everything in turn": (
+        ["sweep", "table.sequence=true", "table.forget=all"],
+        "together name all 10",
+    ),
     "missing checkpoint": (["unlearn", "forget=3", "checkpoint=none.ckpt"], "none.ckpt"),
     "missing data": (["train", "data=image_folder", "data.root=/no/where"], "/no/where"),
     "data not named": (["train", "data=image_folder"], "data.root=FOLDER"),

@@ -70,6 +70,46 @@ def test_every_class_alone(call: Callable, monkeypatch: pytest.MonkeyPatch):
     assert planned[0].missing == 1
 
 
+def test_steps_of_a_sequence_are_planned_one_after_the_other(
+    call: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    planned: list[sweep.Phase] = []
+
+    def record(phase: sweep.Phase, _: object) -> None:
+        planned.append(phase)
+        if len(planned) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "_run", record)
+    axes = ("table.sequence=true", "table.forget=[3,[8,6]]", "table.methods=[original]")
+    assert call("sweep", *SMALL, *axes).code == 130
+    assert [phase.title for phase in planned] == [
+        "original models", "retrained models, step 1", "retrained models, step 2",
+        "unlearning methods, step 1", "unlearning methods, step 2",
+    ]  # fmt: skip
+    grids = [(phase.grid.get("after"), phase.grid.get("forget")) for phase in planned]
+    steps = [(["[]"], ["[3]"]), (["[[3]]"], ["[6,8]"])]
+    assert grids == [(None, None), *steps, *steps]
+    folders = [phase.cells[0][0].parent.name for phase in planned[1:]]
+    assert folders == ["forget-3", "forget-3-then-6+8"] * 2
+
+
+@pytest.mark.slow
+def test_sweep_makes_a_table_of_a_sequence(call: Callable, tmp_path: Path):
+    axes = ("table.sequence=true", "table.forget=[3,8]", "table.methods=[mask_logit]")
+    result = call("sweep", *SMALL, *axes)
+    assert result.code == 0, result.err
+    assert "unlearning methods, step 2: 1/1 done" in result.err
+    table = json.loads((tmp_path / "runs/tables/digits_sequence/table.json").read_text())
+    drifts = {row["step"]: row["metrics"]["drift/retain_test"] for row in table["rows"]
+              if row["method"] == "mask_logit"}  # fmt: skip
+    assert sorted(drifts) == [1, 2]
+    assert drifts[2]["mean"] >= 0  # fewer rivals for each image, and nothing else changed
+    assert len(list((tmp_path / "runs").rglob("metrics.json"))) == 3 + 2 * 2
+    again = call("sweep", *SMALL, *axes)
+    assert "0 to run" in again.err
+
+
 def test_launcher_threads_and_overrides_reach_the_cells(
     call: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

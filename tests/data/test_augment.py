@@ -18,7 +18,7 @@ def images(count: int = 5, channels: int = 3, size: int = 8) -> Tensor:
 
 
 @given(padding=st.integers(1, 4), channels=st.sampled_from([1, 3]), data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_crops_match_torch_pad_and_slice(padding: int, channels: int, data: st.DataObject):
     batch = images(4, channels, 7)
     choices = st.lists(st.integers(0, 2 * padding), min_size=4, max_size=4)

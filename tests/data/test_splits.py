@@ -12,6 +12,7 @@ from orthounlearn.data.splits import (
     Splits,
     make_splits,
     resolve_forget,
+    resolve_sequence,
     subsample,
 )
 from orthounlearn.errors import UsageError
@@ -26,7 +27,7 @@ NAMES = ["cat", "dog", "emu"]
     data=st.data(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_splits_are_a_partition(num_classes: int, per_class: int, data: st.DataObject, seed: int):
     labels = np.random.default_rng(seed).permutation(np.arange(num_classes).repeat(per_class))
     forget = data.draw(st.sets(st.integers(0, num_classes - 1), max_size=num_classes - 1))
@@ -42,6 +43,24 @@ def test_splits_are_a_partition(num_classes: int, per_class: int, data: st.DataO
         belongs = np.isin(labels[splits[name]], sorted(forget))
         assert (belongs == name.startswith("forget")).all()
         assert (np.diff(splits[name]) > 0).all()
+
+
+@given(gone=st.sets(st.integers(0, 4), max_size=3), now=st.integers(0, 4), seed=st.integers(0, 99))
+def test_deleted_classes_are_in_no_split(gone: set[int], now: int, seed: int):
+    assume(now not in gone)
+    labels = np.random.default_rng(seed).permutation(LABELS)
+    everything = make_splits(labels, labels, forget=[*gone, now], seed=seed)
+    left = everything.without(sorted(gone), train_labels=labels, test_labels=labels)
+    alone = make_splits(labels, labels, forget=[now], seed=seed)
+    assert left.forget == (now,)
+    for name in SPLIT_NAMES:
+        expected = alone[name][~np.isin(labels[alone[name]], sorted(gone))]
+        assert left[name].tolist() == expected.tolist()
+
+
+def test_without_deleted_classes_nothing_changes():
+    splits = make_splits(LABELS, LABELS, forget=[1, 3])
+    assert splits.without((), train_labels=LABELS, test_labels=LABELS).hash == splits.hash
 
 
 @given(fraction=st.sampled_from([0.1, 0.25, 0.5]), seed=st.integers(0, 9))
@@ -135,3 +154,26 @@ def test_a_name_that_looks_like_a_number_is_a_name():
 def test_bad_requests_say_what_is_valid(bad: object, message: str):
     with pytest.raises(UsageError, match=message):
         resolve_forget(bad, NAMES)
+
+
+def test_a_sequence_keeps_its_order():
+    names = [*NAMES, "fox", "gnu"]
+    assert resolve_sequence([["emu", "cat"], 3], "dog", names) == ((0, 2), (3,), (1,))
+    assert resolve_sequence([], ["dog", 0], names) == ((0, 1),)
+
+
+@pytest.mark.parametrize(
+    ("after", "forget", "message"),
+    [
+        ([["cat"]], "cat", r"more than one names 0 \(cat\)"),
+        ([["cat", "dog"], [1]], "emu", r"more than one names 1 \(dog\)"),
+        ([["cat"], ["dog"]], "emu", "after and forget together name all 3"),
+        ([["cat"], ["cow"]], "emu", r"Expected after\[1\] to name a class, but got 'cow'. Valid"),
+        ([[]], "emu", r"Expected after\[0\]=CLASS or .* but got none"),
+        ([["cat", "cat"]], "emu", r"each class once in after\[0\]"),
+        (["cat"], None, "Expected forget=CLASS"),
+    ],
+)
+def test_bad_sequences_say_which_request_is_wrong(after: list, forget: object, message: str):
+    with pytest.raises(UsageError, match=message):
+        resolve_sequence(after, forget, NAMES)

@@ -16,12 +16,12 @@ from orthounlearn.engine.audit.predict import load_outputs, predict
 from orthounlearn.engine.checkpoints import load_network
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.engine.request import AUDIT_VERSION, open_request
+from orthounlearn.engine.request import open_request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.train import train
 from orthounlearn.engine.unlearn import evaluate, unlearn
 from orthounlearn.errors import UsageError
-from orthounlearn.files import digest, read_json, write_json
+from orthounlearn.files import read_json, write_json
 from orthounlearn.masking.attenuation import Attenuation
 from orthounlearn.masking.scores import activation_difference
 from orthounlearn.masking.statistics import ClassStatistics, class_statistics
@@ -51,31 +51,12 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return found
 
 
-def test_a_request_alone_has_the_key_and_the_folder_that_it_always_had(request_job: Open):
-    experiment = request_job("forget=[8,3]", "method=soft_prune")
-    request = open_request(experiment)
-    config = experiment.config
-    method = {k: v for k, v in config["method"].items() if k not in ("search", "tuned")}
-    before = {
-        "audit": AUDIT_VERSION,
-        "origin": stored_model(experiment, seed=0).key,
-        "splits": experiment.splits((3, 8)).hash,
-        "method": method,
-        "metrics": config["metrics"],
-        "seed": 0,
-        "reference": None,
-    }
-    assert request.key == digest(before)
-    place = f"digits/resnet20_so/seed0/forget-3+8/soft_prune_{request.key[:8]}"
-    assert request.folder == experiment.runs / place
-
-
 def test_order_method_and_steps_decide_the_folder(request_job: Open):
     def request(*overrides: str):
         return open_request(request_job("method=mask_logit", *overrides))
 
     requests = [
-        request("forget=[1,4,7]"),
+        request("after=[]", "forget=[7,1,4]"),
         request("after=[[1],[4]]", "forget=7"),
         request("after=[4,1]", "forget=7"),
         request("after=[[1,4]]", "forget=7"),
@@ -91,6 +72,7 @@ def test_order_method_and_steps_decide_the_folder(request_job: Open):
         "forget-1-then-4-then-7",
     ]
     assert len({r.key for r in requests}) == len(requests)
+    assert requests[0].key == request("forget=[1,4,7]").key
     assert len({r.splits.hash for r in requests}) == 1  # one audit, so one outputs of references
     assert requests[1].earlier.folder == request("after=[[1]]", "forget=4").folder
     assert requests[1].earlier.earlier.folder == request("forget=1").folder

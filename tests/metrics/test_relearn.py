@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orthounlearn.metrics.relearn import (
@@ -83,7 +83,6 @@ def test_what_has_diverged_counts_as_nothing():
     assert relearn_area(diverged, ORIGINAL) == pytest.approx(0.1)
 
 
-@settings(deadline=None)
 @given(curves, st.floats(0.01, 0.99), st.floats(0, 0.5))
 def test_bounds_and_orders(found: Curve, share: float, loss: float):
     area = relearn_area(found, ORIGINAL, loss=loss)
@@ -97,7 +96,6 @@ def test_bounds_and_orders(found: Curve, share: float, loss: float):
         assert step is None or (easier is not None and easier <= step)
 
 
-@settings(deadline=None)
 @given(curves)
 def test_step_is_that_of_a_loop(found: Curve):
     lowest = max(min(found.retain_S[0], 0.9) - 0.05, 0.45) - 1e-9
@@ -109,7 +107,6 @@ def test_step_is_that_of_a_loop(found: Curve):
     assert relearn_steps(found, ORIGINAL) == expected
 
 
-@settings(deadline=None)
 @given(st.integers(1, 1000))
 def test_ain_of_the_retrained_network_itself_is_one(steps: int):
     assert ain(steps, steps) == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -359,7 +359,6 @@ undefined = st.just(float("nan"))
 networks = st.fixed_dictionaries({}, optional=dict.fromkeys(RETRAINED, shares | undefined))
 
 
-@settings(deadline=None)
 @given(networks, st.none() | networks, st.lists(networks, max_size=3), st.integers(1, 1000))
 def test_a_verdict_is_consistent(unlearned, original, retrained, count):
     images = dict.fromkeys(IMAGES, count)
@@ -376,14 +375,12 @@ def test_a_verdict_is_consistent(unlearned, original, retrained, count):
     assert found == judge(unlearned, original, retrained[::-1], images=images) or len(retrained) > 2
 
 
-@settings(deadline=None)
 @given(networks, networks, st.integers(1, 1000))
 def test_a_network_beside_itself_raises_nothing(network, original, count):
     found = judge(network, original, [network], images=dict.fromkeys(IMAGES, count))
     assert found.reasons == {}
 
 
-@settings(deadline=None)
 @given(shares, shares, st.floats(0, 0.3), st.integers(1, 1000))
 def test_features_that_know_the_class_like_the_original_are_never_ok(before, after, more, count):
     original = ORIGINAL | {PROBE: before}
@@ -396,7 +393,6 @@ def test_features_that_know_the_class_like_the_original_are_never_ok(before, aft
     assert found.headline != "ok"
 
 
-@settings(deadline=None)
 @given(shares, shares, shares)
 def test_more_of_the_class_in_the_features_never_helps(low, high, reference):
     low, high = sorted((low, high))
