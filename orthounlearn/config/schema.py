@@ -141,7 +141,7 @@ class ReportConfig:
 
     runs: str = "runs"
     name: str = "all"
-    data: str | None = None
+    dataset: str | None = None
     columns: list[str] | None = None
     command: str | None = None
 

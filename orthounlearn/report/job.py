@@ -19,7 +19,7 @@ def report(
     *,
     runs: str,
     name: str,
-    data: str | None = None,
+    dataset: str | None = None,
     folders: Sequence[Path] | None = None,
     columns: Sequence[str] | None = None,
     command: str | None = None,
@@ -29,7 +29,7 @@ def report(
     Args:
         runs: Folder of all results.
         name: Of the table.
-        data: Only runs on this data set.
+        dataset: Only runs on this data set.
         folders: Only these runs; None takes all.
         columns: Keys of the figures to show, and `verdict`; None: the usual ones.
         command: What made the runs, for the record.
@@ -41,14 +41,14 @@ def report(
         UsageError: There is no finished run, or a column that no figure has.
     """
     root = Path(runs).absolute()
-    found, problems = find_runs(root, data=data) if folders is None else read_runs(folders)
+    found, problems = find_runs(root, data=dataset) if folders is None else read_runs(folders)
     console = Console(width=None if sys.stdout.isatty() else 200)
     for problem in problems:
         console.print(f"left out: {problem}", style="yellow", highlight=False)
     if not found:
         raise UsageError(
             f"Expected finished runs below {root}"
-            + (f" on {data}" if data else "")
+            + (f" on {dataset}" if dataset else "")
             + ", but there "
             "are none. Make some with `orthounlearn unlearn` or `orthounlearn sweep`."
         )

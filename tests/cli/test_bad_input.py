@@ -58,6 +58,7 @@ BAD = {
     "data elsewhere": (["train", "data=cifar10", "data.root=."], "Found neither"),
     "bad precision": (["train", "trainer.precision=${precision:bf17}"], "bf17"),
     "nothing to report": (["report"], "Expected finished runs"),
+    "nothing to report of a data set": (["report", "dataset=mnist"], "on mnist"),
     "evaluate without a checkpoint": (["evaluate", "forget=3"], "checkpoint"),
     "request of train without method": (["train", "forget=3"], "both forget=CLASS and method"),
     "empty axis": (["sweep", "table.methods=[]"], "table.methods"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from orthounlearn.cli import CONF_DIR
 from tests.data.test_sources import make_folder
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,17 @@ def _own_modules() -> Iterator[None]:
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("line", [c for c in commands() if "--config-dir" not in c], ids=" ".join)
+def examples() -> list[list[str]]:
+    """Return the command lines that the jobs' help texts show."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(Path(CONF_DIR).glob("*.yaml"))]
+    lines = re.findall(r"^ +(orthounlearn \w+ .*)$", "\n".join(texts), re.MULTILINE)
+    shown = [shlex.split(line, comments=True) for line in lines]
+    return [line[1:] for line in shown if "=" in " ".join(line)]
+
+
+@pytest.mark.parametrize(
+    "line", [c for c in [*commands(), *examples()] if "--config-dir" not in c], ids=" ".join
+)
 def test_commands_compose(line: list[str], call: Callable):
     job, *arguments = (first_value(a) for a in line if a not in {"-m", "--help"})
     result = call(job, *arguments, "--cfg", "job")

@@ -79,7 +79,7 @@ def test_literal_handling_leaks_what_the_formula_says():
 
 
 @given(st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0]), min_size=16, max_size=16))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_inverse_restores_every_bit(values: list[float]):
     torch.manual_seed(0)
     net = trained_looking(resnet(depth=20, num_classes=4, image_size=8, width=4))

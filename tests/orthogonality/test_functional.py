@@ -20,7 +20,7 @@ def orthonormal(rows: int, inputs: int, size: int) -> Tensor:
 
 
 @given(shapes)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_orthonormal_kernels_cost_nothing(shape: tuple[int, int, int]):
     weight = orthonormal(*shape)
     assert functional.gram_error(weight).item() == pytest.approx(0, abs=1e-20)
@@ -28,7 +28,7 @@ def test_orthonormal_kernels_cost_nothing(shape: tuple[int, int, int]):
 
 
 @given(shapes, st.floats(0.1, 3))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_scaled_orthonormal_kernels(shape: tuple[int, int, int], scale: float):
     rows, inputs, size = shape
     side = min(rows, inputs * size * size)
@@ -52,7 +52,7 @@ def test_hand_computed_two_by_two():
 
 
 @given(shapes)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_wide_and_tall_kernels_use_the_feasible_side(shape: tuple[int, int, int]):
     """‖WWᵀ − I_O‖² and ‖WᵀW − I_n‖² differ by O − n exactly, so only one side can reach 0."""
     rows, inputs, size = shape
@@ -67,7 +67,7 @@ def test_wide_and_tall_kernels_use_the_feasible_side(shape: tuple[int, int, int]
 
 
 @given(shapes)
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_srip_is_bounded_by_the_spectral_norm_and_reaches_it(shape: tuple[int, int, int]):
     rows, inputs, size = shape
     weight = torch.randn(rows, inputs, size, size, dtype=torch.float64)
@@ -139,7 +139,7 @@ def test_gradients_are_those_of_finite_differences(measure):
 
 
 @given(shapes)
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_closed_form_gradient_is_the_derivative(shape: tuple[int, int, int]):
     rows, inputs, size = shape
     weight = torch.randn(rows, inputs, size, size, dtype=torch.float64, requires_grad=True)

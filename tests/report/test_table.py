@@ -308,4 +308,4 @@ def test_nothing_finished_is_an_error_and_writes_nothing(tmp_path: Path):
 def test_only_the_wanted_data_set(tmp_path: Path):
     write_run(tmp_path, "soft_prune", acc__retain_test=0.5)
     with pytest.raises(UsageError, match="on mnist"):
-        job.report(runs=str(tmp_path), name="all", data="mnist")
+        job.report(runs=str(tmp_path), name="all", dataset="mnist")
