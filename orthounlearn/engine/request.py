@@ -136,6 +136,11 @@ def open_request(experiment: Experiment) -> Request:
             f"but got {config['metrics']['reference']!r}."
         )
     steps = resolve_sequence(config["after"], config["forget"], experiment.data.class_names)
+    if config["after"] and config["metrics"]["shadows"]:
+        raise UsageError(
+            "Expected metrics.shadows=0 with after=: shadows forget one request alone, but got "
+            f"{config['metrics']['shadows']}."
+        )
     for option in ("checkpoint", "original"):
         if config[option] and not Path(config[option]).is_file():
             raise UsageError(

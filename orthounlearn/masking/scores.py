@@ -41,14 +41,16 @@ def normalised_difference(sums_KC: Tensor, counts_K: Tensor, forget: Sequence[in
 def tf_idf(sums_KC: Tensor, counts_K: Tensor, forget: Sequence[int]) -> Tensor:
     """Return TF·IDF: a channel's share of the class's activation times its rarity over classes.
 
-    TF_j = A_Fj / Σ_j A_Fj; IDF_j = log((1 + K) / (1 + #{c : A_cj ≥ mean_c A_cj})).
+    TF_j = A_Fj / Σ_j A_Fj; IDF_j = log((1 + K) / (1 + #{c : A_cj ≥ mean_c A_cj})), over the K
+    classes that have images.
     Source: Wang et al., "Federated Unlearning via Class-Discriminative Pruning", WWW 2022,
     arXiv 2110.11794; the direction is the paper's (high scores are pruned).
     """
-    means_KC = sums_KC / counts_K[:, None]
+    present = counts_K > 0  # an earlier request may have left a class without images
+    means_KC = sums_KC[present] / counts_K[present, None]
     forget_C, _ = _split_means(sums_KC, counts_K, forget)
     frequent = (means_KC >= means_KC.mean(0)).sum(0)
-    rarity = torch.log((1 + len(counts_K)) / (1 + frequent))
+    rarity = torch.log((1 + len(means_KC)) / (1 + frequent))
     return forget_C / (forget_C.sum() + _EPSILON) * rarity
 
 

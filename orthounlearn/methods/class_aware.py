@@ -118,7 +118,8 @@ def class_aware_score(needs_KC: Tensor, forget: Sequence[int]) -> Tensor:
     """
     forgotten_K = torch.zeros(len(needs_KC), dtype=torch.bool)
     forgotten_K[list(forget)] = True
-    return needs_KC[forgotten_K].mean(0) * (1 - needs_KC[~forgotten_K].mean(0))
+    # A class that an earlier request has left without images has no N: 0/0.
+    return needs_KC[forgotten_K].mean(0) * (1 - needs_KC[~forgotten_K].nanmean(0))
 
 
 @contextmanager

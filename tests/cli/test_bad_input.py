@@ -58,6 +58,11 @@ BAD = {
     "data elsewhere": (["train", "data=cifar10", "data.root=."], "Found neither"),
     "bad precision": (["train", "trainer.precision=${precision:bf17}"], "bf17"),
     "nothing to report": (["report"], "Expected finished runs"),
+    "sequence to tune": (["tune", "method=soft_prune", "after=[[1]]"], "job unlearn alone"),
+    "sequence with shadows": (
+        ["unlearn", "forget=2", "after=[[1]]", "metrics.shadows=6"],
+        "metrics.shadows=0 with after=",
+    ),
     "nothing to report of a data set": (["report", "dataset=mnist"], "on mnist"),
     "evaluate without a checkpoint": (["evaluate", "forget=3"], "checkpoint"),
     "request of train without method": (["train", "forget=3"], "both forget=CLASS and method"),

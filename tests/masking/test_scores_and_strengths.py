@@ -30,6 +30,17 @@ def test_normalised_difference_is_relative():
     assert normalised_difference(SUMS, COUNTS, [0]).tolist() == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("name", SCORES)
+def test_a_class_without_images_plays_no_part(name: str):
+    """An earlier request has deleted them."""
+    sums = torch.rand(4, 6, dtype=torch.float64)
+    counts = torch.tensor([3.0, 0.0, 5.0, 2.0], dtype=torch.float64)
+    sums[1] = 0
+    left = SCORES[name](sums[counts > 0], counts[counts > 0], [1])
+    torch.testing.assert_close(SCORES[name](sums, counts, [2]), left)
+    assert left.isfinite().all()
+
+
 def test_tf_idf_by_hand():
     # Means: [[5, 0, 2], [2, 6, 4], [4/3, 2, 4/3]]; channel means 2.78, 2.67, 2.44.
     # Classes at or above it: 1, 1, 1; so IDF = log(4 / 2) for all, TF = 5/7, 0, 2/7.

@@ -73,3 +73,12 @@ def test_needing_it_more_raises_the_score_and_other_needs_lower_it(rows: list[li
 def test_options_out_of_range_are_refused(wrong: dict[str, float]):
     with pytest.raises(UsageError, match=rf"method\.{next(iter(wrong))}"):
         ClassAware(**wrong)
+
+
+def test_a_class_without_images_plays_no_part():
+    """An earlier request has deleted them."""
+    needs = torch.rand(4, 6)
+    gone = needs.clone()
+    gone[1] = float("nan")
+    left = class_aware_score(needs[[0, 2, 3]], (1,))
+    torch.testing.assert_close(class_aware_score(gone, (2,)), left)
