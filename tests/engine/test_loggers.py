@@ -1,5 +1,6 @@
 """What a dashboard sees: one W&B run per training and per request, with group, kind and finals."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,10 +36,20 @@ def records(path: Path) -> list[Record]:
     return found
 
 
+def written(path: Path, patience_s: float = 30.0) -> list[Record]:
+    """Return the records once the last one is there: a process of W&B's own writes them."""
+    until = time.monotonic() + patience_s
+    while True:
+        every = records(path)
+        if any(record.HasField("exit") for record in every) or time.monotonic() > until:
+            return every
+        time.sleep(0.2)
+
+
 def runs(root: Path) -> dict[str, dict]:
     found = {}
     for path in root.rglob("*.wandb"):
-        every = records(path)
+        every = written(path)
         run = next(r.run for r in every if r.HasField("run"))
         keys = {
             "/".join(item.nested_key) or item.key

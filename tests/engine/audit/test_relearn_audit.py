@@ -86,7 +86,7 @@ def masked(experiment: Experiment, splits: Splits) -> nn.Module:
 
 
 def steps_of(found: Relearned) -> float:
-    return found.values["lr0.01/steps"]
+    return found.values["relearn/lr0.01/steps"]
 
 
 def area_of(found: Relearned) -> float:
