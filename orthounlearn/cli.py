@@ -66,9 +66,9 @@ def unlearn(config: DictConfig) -> float | None:
     from orthounlearn.engine.request import open_request
     from orthounlearn.engine.unlearn import unlearn as job
 
-    experiment = _experiment(config)
-    metrics = job(experiment)
-    _summarise(open_request(experiment).folder, metrics)
+    request = open_request(_experiment(config))
+    metrics = job(request)
+    _summarise(request.folder, metrics)
     return metrics.get("unlearned/acc/retain_val")
 
 
@@ -78,9 +78,9 @@ def evaluate(config: DictConfig) -> None:
     from orthounlearn.engine.request import open_request
     from orthounlearn.engine.unlearn import evaluate as job
 
-    experiment = _experiment(config)
-    metrics = job(experiment)
-    _summarise(open_request(experiment).folder, metrics)
+    request = open_request(_experiment(config))
+    metrics = job(request)
+    _summarise(request.folder, metrics)
 
 
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="sweep")

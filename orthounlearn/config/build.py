@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack, get_args, get_origin
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
@@ -70,17 +70,32 @@ def _target_problems(node: Mapping[str, Any], path: str) -> list[str]:
         target = locate(str(node["_target_"]))
     except UsageError as error:
         return [f"{path}: {error}"]
-    signature = inspect.signature(target)
     given = [key for key in node if not key.startswith("_") and key not in NOTES]
-    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+    valid, takes_any = _options(target)
+    if takes_any:
         return []
-    valid = list(signature.parameters)
     return [
         f"{path}.{key}: expected an option of {node['_target_']}, but it has no `{key}`; "
         f"valid are {', '.join(valid) or 'none'}."
         for key in given
         if key not in valid
     ]
+
+
+def _options(target: Callable[..., Any]) -> tuple[list[str], bool]:
+    """Return the names of a target's options, and whether it takes others as well.
+
+    `**options: Unpack[Some]` takes those of the TypedDict `Some`, and no others.
+    """
+    names, takes_any = [], False
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind is not parameter.VAR_KEYWORD:
+            names.append(name)
+        elif get_origin(parameter.annotation) is Unpack:
+            names += get_args(parameter.annotation)[0].__annotations__
+        else:
+            takes_any = True
+    return names, takes_any
 
 
 def locate(target: str) -> Callable[..., Any]:
@@ -127,10 +142,9 @@ def accepted(node: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any
     Of a target that takes any option (`**kwargs`), such as torchvision's model builders, only
     `num_classes` is assumed: what it passes on to is unknown, but that name is common to all.
     """
-    parameters = inspect.signature(locate(str(node["_target_"]))).parameters
-    names = set(parameters)
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        names.add("num_classes")
+    names, takes_any = _options(locate(str(node["_target_"])))
+    if takes_any:
+        names.append("num_classes")
     return {key: value for key, value in extra.items() if key in names and key not in node}
 
 

@@ -1,6 +1,7 @@
 """What is asked: the request, the requests before it, its key and its run directory."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,16 @@ class Request:
             has to see a class that comes back.
         origin: Hash of the original: its training key, or of the user's file.
         steps: The classes of each request in order, sorted; the last is this one.
+        reference_seeds: Of the retrained networks to compare with: those that were there when the
+            request was opened, or will be trained for it. Fixed then, since the key has them:
+            one that is trained meanwhile must not move the run to another folder.
     """
 
     experiment: Experiment
     splits: Splits
     origin: str
     steps: tuple[tuple[int, ...], ...]
+    reference_seeds: tuple[int, ...]
 
     @property
     def forget(self) -> tuple[int, ...]:
@@ -52,7 +57,7 @@ class Request:
             replace(self.experiment, config={**config, "after": before, "forget": last})
         )
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of everything that determines the result."""
         config = self.experiment.config
@@ -63,30 +68,14 @@ class Request:
             "method": _settings(config["method"]),
             "metrics": config["metrics"],
             "seed": config["seed"],
-            "references": self._reference_keys(),
+            "references": [
+                stored_model(self.experiment, without=self.splits.forget, seed=seed).key
+                for seed in self.reference_seeds
+            ],
             "steps": self.steps,
             "original": config["original"] and file_digest(Path(config["original"])),
         }
         return digest(determines)
-
-    @property
-    def reference_seeds(self) -> list[int]:
-        """Seeds of the retrained networks to compare with, the request's own first."""
-        config = self.experiment.config
-        return list(dict.fromkeys([config["seed"], *config["metrics"]["reference_seeds"]]))
-
-    def _reference_keys(self) -> list[str]:
-        """Return the keys of the retrained networks that there are, or will be."""
-        wanted = self.experiment.config["metrics"]["reference"]
-        stored = [
-            stored_model(self.experiment, without=self.splits.forget, seed=seed)
-            for seed in self.reference_seeds
-        ]
-        return [
-            entry.key
-            for entry in stored
-            if wanted == "train" or (wanted == "auto" and entry.is_trained)
-        ]
 
     @property
     def names(self) -> list[list[str]]:
@@ -130,6 +119,8 @@ def open_request(experiment: Experiment) -> Request:
         UsageError: The classes are not valid, or the checkpoint is missing.
     """
     config = experiment.config
+    if not config["method"]:
+        refuse_earlier_requests(experiment, job="evaluate")
     if config["metrics"]["reference"] not in ("auto", "train", "none"):
         raise UsageError(
             "Expected metrics.reference to be auto, train or none, "
@@ -157,7 +148,20 @@ def open_request(experiment: Experiment) -> Request:
     else:
         origin = stored_model(experiment, seed=config["seed"]).key
     splits = experiment.splits([label for step in steps for label in step])
-    return Request(experiment, splits, origin, steps)
+    return Request(experiment, splits, origin, steps, _reference_seeds(experiment, splits.forget))
+
+
+def _reference_seeds(experiment: Experiment, forget: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the seeds of the retrained networks to compare with, the request's own first."""
+    config = experiment.config
+    wanted = config["metrics"]["reference"]
+    seeds = dict.fromkeys([config["seed"], *config["metrics"]["reference_seeds"]])
+    return tuple(
+        seed
+        for seed in seeds
+        if wanted == "train"
+        or (wanted == "auto" and stored_model(experiment, without=forget, seed=seed).is_trained)
+    )
 
 
 def refuse_earlier_requests(experiment: Experiment, *, job: str) -> None:

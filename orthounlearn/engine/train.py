@@ -18,20 +18,20 @@ def train(experiment: Experiment) -> StoredModel:
     config = experiment.config
     refuse_earlier_requests(experiment, job="train")
     requested = config["forget"] is not None or config["method"] is not None
-    if requested:
-        if config["forget"] is None or config["method"] is None:
-            raise UsageError(
-                "Expected both forget=CLASS and method=NAME to unlearn at the end of the fit, or "
-                "neither to train only."
-            )
-        open_request(experiment)  # bad classes must not cost a training
+    if requested and (config["forget"] is None or config["method"] is None):
+        raise UsageError(
+            "Expected both forget=CLASS and method=NAME to unlearn at the end of the fit, or "
+            "neither to train only."
+        )
+    request = open_request(experiment) if requested else None  # bad classes cost no training
 
     def on_fit_end(net: nn.Module) -> None:
-        unlearn(experiment, trained=net)
+        if request is not None:
+            unlearn(request, trained=net)
 
     stored = ensure_trained(
         experiment, seed=config["seed"], on_fit_end=on_fit_end if requested else None
     )
-    if requested:  # a stored model had no fit to end; after a fit this finds the finished run
-        unlearn(experiment)
+    if request is not None:  # a stored model had no fit to end; else this finds the finished run
+        unlearn(request)
     return stored

@@ -19,7 +19,7 @@ from orthounlearn.engine.checkpoints import load_network, save_network
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
 from orthounlearn.engine.loggers import opened
-from orthounlearn.engine.request import Request, open_request, refuse_earlier_requests
+from orthounlearn.engine.request import Request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed, carry_out
 from orthounlearn.errors import UsageError
@@ -38,23 +38,23 @@ from orthounlearn.report.certificate import write_certificate
 _log = logging.getLogger(__name__)
 
 
-def unlearn(experiment: Experiment, trained: nn.Module | None = None) -> dict[str, float | None]:
-    """Carry out the configured request and audit the result, unless that was done before.
+def unlearn(request: Request, trained: nn.Module | None = None) -> dict[str, float | None]:
+    """Carry out a request and audit the result, unless that was done before.
 
     With `after`, the requests before it are carried out first, each like this one, from the result
     of the one before; a request that is being carried out elsewhere is waited for.
 
     Args:
-        experiment: With `forget` and `method`.
+        request: With a method.
         trained: The original model, if it was just trained; it is left as it is.
 
     Returns:
         The flat metrics of the run.
 
     Raises:
-        UsageError: Bad input, or the method diverged.
+        UsageError: There is no method, or it diverged.
     """
-    request = open_request(experiment)
+    experiment = request.experiment
     if not experiment.config["method"]:
         raise UsageError("Expected method=NAME to say how to unlearn; see conf/method/.")
     if request.is_done:
@@ -79,16 +79,15 @@ def unlearn(experiment: Experiment, trained: nn.Module | None = None) -> dict[st
         return finish_run(request, net, timed=timed)
 
 
-def evaluate(experiment: Experiment) -> dict[str, float | None]:
+def evaluate(request: Request) -> dict[str, float | None]:
     """Audit a checkpoint as it is: somebody has unlearned it already.
 
     Raises:
         UsageError: Bad input.
     """
+    experiment = request.experiment
     if not experiment.config["checkpoint"]:
         raise UsageError("Expected checkpoint=FILE: the network that was unlearned elsewhere.")
-    refuse_earlier_requests(experiment, job="evaluate")
-    request = open_request(experiment)
     if request.is_done:
         return _metrics(request)
     net = experiment.new_net(experiment.config["seed"])
@@ -114,7 +113,7 @@ def _start(request: Request, trained: nn.Module | None) -> tuple[nn.Module, Path
     config = experiment.config
     earlier = request.earlier
     if earlier is not None:
-        unlearn(earlier.experiment)
+        unlearn(earlier)
         net = experiment.new_net(config["seed"])
         load_network(net, earlier.checkpoint)
         return net.to(experiment.device), earlier.folder

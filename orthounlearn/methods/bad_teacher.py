@@ -1,15 +1,14 @@
 """A student between two teachers, one of whom knows nothing (Bad Teacher)."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from orthounlearn.errors import UsageError
-from orthounlearn.methods.base import Batch, Context, LossMethod, Phase
+from orthounlearn.methods.base import Batch, Context, LossMethod, Phase, Training
 from orthounlearn.methods.teachers import (
     draw_share,
     forgotten_classes,
@@ -47,15 +46,10 @@ class BadTeacher(LossMethod):
     def __init__(
         self,
         *,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        epochs: int,
-        batch_size: int,
-        batch_norm: Literal["train", "frozen"],
         retain_share: float = 0.3,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(
-            optimizer=optimizer, epochs=epochs, batch_size=batch_size, batch_norm=batch_norm
-        )
+        super().__init__(**training)
         if not 0 <= retain_share <= 1:
             raise UsageError(f"Expected method.retain_share in [0, 1], but got {retain_share}.")
         self.retain_share = retain_share

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypedDict
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -108,6 +108,15 @@ class Phase:
     sets: Mapping[str, tuple[SplitName, ...]]
     epochs: int
     begin: Callable[[nn.Module, Optimizer], None] | None = None
+
+
+class Training(TypedDict):
+    """The options that `LossMethod` takes; one with more of its own passes these on."""
+
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    epochs: int
+    batch_size: int
+    batch_norm: Literal["train", "frozen"]
 
 
 class LossMethod(UnlearningMethod):

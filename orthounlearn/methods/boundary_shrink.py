@@ -1,16 +1,15 @@
 """Boundary Shrink: each forgotten image is given to the class on the other side of its boundary."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from collections.abc import Mapping
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from orthounlearn.errors import UsageError
-from orthounlearn.methods.base import Batch, Context, LossMethod
+from orthounlearn.methods.base import Batch, Context, LossMethod, Training
 
 
 class BoundaryShrink(LossMethod):
@@ -39,14 +38,9 @@ class BoundaryShrink(LossMethod):
         self,
         *,
         epsilon: float,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        epochs: int,
-        batch_size: int,
-        batch_norm: Literal["train", "frozen"],
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(
-            optimizer=optimizer, epochs=epochs, batch_size=batch_size, batch_norm=batch_norm
-        )
+        super().__init__(**training)
         if not 0 < epsilon <= 1:
             raise UsageError(f"Expected method.epsilon in (0, 1], but got {epsilon}.")
         self.epsilon = epsilon

@@ -1,14 +1,13 @@
 """CF-k: fine-tuning of the last k layers on the retain set."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from collections.abc import Mapping
+from typing import Unpack
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim import Optimizer
 
 from orthounlearn.errors import UsageError
-from orthounlearn.methods.base import Batch, Context
+from orthounlearn.methods.base import Batch, Context, Training
 from orthounlearn.methods.fine_tune import FineTune
 from orthounlearn.methods.layers import weighted_layers
 
@@ -38,14 +37,9 @@ class CatastrophicForgettingK(FineTune):
         self,
         *,
         k: int,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        epochs: int,
-        batch_size: int,
-        batch_norm: Literal["train", "frozen"],
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(
-            optimizer=optimizer, epochs=epochs, batch_size=batch_size, batch_norm=batch_norm
-        )
+        super().__init__(**training)
         if k < 1:
             raise UsageError(f"Expected method.k of at least 1 layer, but got {k}.")
         self.k = k

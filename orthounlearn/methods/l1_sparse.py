@@ -1,15 +1,14 @@
 """Fine-tuning towards few weights (ℓ1-sparse)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from orthounlearn.errors import UsageError
-from orthounlearn.methods.base import Batch, Phase
+from orthounlearn.methods.base import Batch, Phase, Training
 from orthounlearn.methods.fine_tune import FineTune
 
 
@@ -34,21 +33,16 @@ class L1Sparse(FineTune):
     def __init__(
         self,
         *,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        epochs: int,
-        batch_size: int,
-        batch_norm: Literal["train", "frozen"],
         strength: float = 5e-4,
         no_l1_epochs: int = 0,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(
-            optimizer=optimizer, epochs=epochs, batch_size=batch_size, batch_norm=batch_norm
-        )
+        super().__init__(**training)
         if strength < 0:
             raise UsageError(f"Expected method.strength of at least 0, but got {strength}.")
-        if not 0 <= no_l1_epochs < epochs:
+        if not 0 <= no_l1_epochs < self.epochs:
             raise UsageError(
-                f"Expected method.no_l1_epochs from 0 to {epochs - 1}, one less than "
+                f"Expected method.no_l1_epochs from 0 to {self.epochs - 1}, one less than "
                 f"method.epochs, but got {no_l1_epochs}."
             )
         self.strength = strength

@@ -1,16 +1,15 @@
 """Masked Small Gradients: weights of little use for telling the sets apart are drawn anew."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from orthounlearn.errors import UsageError
-from orthounlearn.methods.base import Batch, Context, LossMethod, Phase
+from orthounlearn.methods.base import Batch, Context, LossMethod, Phase, Training
 from orthounlearn.methods.layers import evaluating
 
 
@@ -43,14 +42,9 @@ class MaskedSmallGradients(LossMethod):
         *,
         share: float,
         damping: float,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        epochs: int,
-        batch_size: int,
-        batch_norm: Literal["train", "frozen"],
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(
-            optimizer=optimizer, epochs=epochs, batch_size=batch_size, batch_norm=batch_norm
-        )
+        super().__init__(**training)
         if not 0 <= share <= 1 or not 0 <= damping <= 1:
             raise UsageError(
                 "Expected method.share and method.damping in [0, 1], "

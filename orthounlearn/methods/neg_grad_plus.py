@@ -1,14 +1,13 @@
 """Descent on the retain set and ascent on the forget set in one step (NegGrad+)."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from collections.abc import Mapping
+from typing import Unpack
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from orthounlearn.errors import UsageError
-from orthounlearn.methods.base import Batch, LossMethod
+from orthounlearn.methods.base import Batch, LossMethod, Training
 
 
 class NegGradPlus(LossMethod):
@@ -38,15 +37,10 @@ class NegGradPlus(LossMethod):
     def __init__(
         self,
         *,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        epochs: int,
-        batch_size: int,
-        batch_norm: Literal["train", "frozen"],
         alpha: float = 0.95,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(
-            optimizer=optimizer, epochs=epochs, batch_size=batch_size, batch_norm=batch_norm
-        )
+        super().__init__(**training)
         if not 0 <= alpha <= 1:
             raise UsageError(f"Expected method.alpha in [0, 1], but got {alpha}.")
         self.alpha = alpha

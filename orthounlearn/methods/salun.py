@@ -1,7 +1,7 @@
 """Random labels under a saliency mask (SalUn)."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from orthounlearn.errors import UsageError
-from orthounlearn.methods.base import Batch, Context
+from orthounlearn.methods.base import Batch, Context, Training
 from orthounlearn.methods.layers import evaluating
 from orthounlearn.methods.random_label import RandomLabel
 
@@ -40,15 +40,10 @@ class SalUn(RandomLabel):
     def __init__(
         self,
         *,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        epochs: int,
-        batch_size: int,
-        batch_norm: Literal["train", "frozen"],
         share: float = 0.5,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(
-            optimizer=optimizer, epochs=epochs, batch_size=batch_size, batch_norm=batch_norm
-        )
+        super().__init__(**training)
         if not 0 < share <= 1:
             raise UsageError(f"Expected method.share in (0, 1], but got {share}.")
         self.share = share

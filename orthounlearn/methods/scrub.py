@@ -1,9 +1,9 @@
 """A student that disobeys its teacher on the forget set alone (SCRUB, SCRUB+R)."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from orthounlearn.errors import UsageError
-from orthounlearn.methods.base import Batch, Context, LossMethod, Phase
+from orthounlearn.methods.base import Batch, Context, LossMethod, Phase, Training
 from orthounlearn.methods.layers import evaluating
 from orthounlearn.methods.teachers import frozen_copy, kl_divergence
 
@@ -50,18 +50,13 @@ class Scrub(LossMethod):
     def __init__(
         self,
         *,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        epochs: int,
-        batch_size: int,
-        batch_norm: Literal["train", "frozen"],
         forget_epochs: int = 2,
         ce_weight: float = 0.99,
         kl_weight: float = 0.001,
         temperature: float = 4.0,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(
-            optimizer=optimizer, epochs=epochs, batch_size=batch_size, batch_norm=batch_norm
-        )
+        super().__init__(**training)
         if forget_epochs < 0:
             raise UsageError(
                 f"Expected method.forget_epochs of at least 0, but got {forget_epochs}."

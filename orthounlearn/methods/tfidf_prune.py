@@ -1,8 +1,8 @@
 """Class-discriminative pruning by TF-IDF, without and with its fine-tuning."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from orthounlearn.masking.attenuation import Attenuation, NormHandling
 from orthounlearn.masking.scores import tf_idf
 from orthounlearn.masking.strengths import rank_strengths
 from orthounlearn.masking.tracing import select_sites, trace_sites
-from orthounlearn.methods.base import Batch, Context, LossMethod, UnlearningMethod
+from orthounlearn.methods.base import Batch, Context, LossMethod, Training, UnlearningMethod
 
 
 class TfIdfPrune(UnlearningMethod):
@@ -106,16 +106,11 @@ class TfIdfPruneTuned(LossMethod):
     def __init__(
         self,
         *,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        epochs: int,
-        batch_size: int,
-        batch_norm: Literal["train", "frozen"],
         rate: float = 0.05,
         norm_handling: NormHandling = "clean",
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(
-            optimizer=optimizer, epochs=epochs, batch_size=batch_size, batch_norm=batch_norm
-        )
+        super().__init__(**training)
         self.pruning = TfIdfPrune(rate=rate, norm_handling=norm_handling)
 
     def prepare(self, net: nn.Module, context: Context) -> None:

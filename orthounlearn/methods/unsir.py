@@ -1,8 +1,8 @@
 """Impair the network with images that it is most wrong about, then repair it (UNSIR)."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from orthounlearn.errors import UsageError
-from orthounlearn.methods.base import Batch, Context, LossMethod, Phase
+from orthounlearn.methods.base import Batch, Context, LossMethod, Phase, Training
 from orthounlearn.methods.layers import evaluating
 from orthounlearn.methods.teachers import draw_share
 
@@ -55,20 +55,15 @@ class Unsir(LossMethod):
     def __init__(
         self,
         *,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        epochs: int,
-        batch_size: int,
-        batch_norm: Literal["train", "frozen"],
         repair_lr: float = 0.01,
         retain_share: float = 0.2,
         noise_ratio: float = 0.57,
         noise_images: int = 256,
         noise_steps: int = 40,
         noise_penalty: float = 0.1,
+        **training: Unpack[Training],
     ) -> None:
-        super().__init__(
-            optimizer=optimizer, epochs=epochs, batch_size=batch_size, batch_norm=batch_norm
-        )
+        super().__init__(**training)
         if not 0 < retain_share <= 1:
             raise UsageError(f"Expected method.retain_share in (0, 1], but got {retain_share}.")
         if repair_lr <= 0 or noise_ratio <= 0:

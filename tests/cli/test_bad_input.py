@@ -21,6 +21,10 @@ BAD = {
         ["unlearn", "forget=3", "+method.strength=1"],
         "valid are sites, pooling",
     ),
+    "unknown option of a method that is trained": (
+        ["unlearn", "forget=3", "method=neg_grad_plus", "+method.strength=1"],
+        "valid are alpha, optimizer, epochs, batch_size, batch_norm",
+    ),
     "unknown option of an optimiser": (["train", "+optimizer.learning_rate=1"], "valid are params"),
     "target that does not exist": (
         ["train", "model=custom", "model._target_=torch.nn.Nothing"],

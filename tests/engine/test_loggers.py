@@ -9,6 +9,7 @@ import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 from orthounlearn.engine.loggers import opened
+from orthounlearn.engine.request import open_request
 from orthounlearn.engine.train import train
 from orthounlearn.engine.unlearn import unlearn
 
@@ -72,7 +73,7 @@ def _silent(monkeypatch: pytest.MonkeyPatch):
 
 def test_wandb_gets_a_run_for_the_training_and_one_for_the_request(open_job: Callable):
     experiment = open_job(*WANDB, "group=sweep")
-    unlearn(experiment)
+    unlearn(open_request(experiment))
     assert wandb.run is None
     by_kind = {run["kind"]: run | {"name": name} for name, run in runs(experiment.runs).items()}
     assert set(by_kind) == {"train", "unlearn"}
@@ -105,7 +106,7 @@ def test_tensorboard_gets_the_same_numbers(open_job: Callable):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     experiment = open_job("logger=tensorboard", "metrics.reference=none", "forget=3")
-    metrics = unlearn(experiment)
+    metrics = unlearn(open_request(experiment))
     folder = next(experiment.runs.glob("digits/**/tensorboard"))
     events = EventAccumulator(str(folder)).Reload()
     value = events.Scalars("unlearned/acc/retain_test")[0].value

@@ -82,7 +82,7 @@ def test_order_method_and_steps_decide_the_folder(request_job: Open):
 def test_masking_one_after_the_other_is_masking_at_once(request_job: Open):
     after = request_job("after=[[1]]", "forget=4", "method=mask_logit")
     at_once = request_job("forget=[1,4]", "method=mask_logit")
-    one, other = unlearn(after), unlearn(at_once)
+    one, other = unlearn(open_request(after)), unlearn(open_request(at_once))
     outputs = [
         load_outputs(open_request(experiment).folder / "outputs.npz")
         for experiment in (after, at_once)
@@ -99,7 +99,7 @@ def test_masking_one_after_the_other_is_masking_at_once(request_job: Open):
 
 def test_drift_is_against_the_original_on_the_classes_that_remain(request_job: Open):
     experiment = request_job("after=[[1],[4]]", "forget=7", "method=soft_prune")
-    metrics = unlearn(experiment)
+    metrics = unlearn(open_request(experiment))
     request = open_request(experiment)
     accuracies = []
     for checkpoint in (request.checkpoint, ensure_trained(experiment, seed=0).checkpoint):
@@ -115,12 +115,12 @@ def test_drift_is_against_the_original_on_the_classes_that_remain(request_job: O
 
 def test_earlier_runs_are_found_not_repeated(request_job: Open, carried_out: list):
     method = "method=zero_row"
-    unlearn(request_job("forget=2", method))
+    unlearn(open_request(request_job("forget=2", method)))
     first = open_request(request_job("forget=2", method)).checkpoint.read_bytes()
-    unlearn(request_job("after=[[2],[5]]", "forget=8", method))
+    unlearn(open_request(request_job("after=[[2],[5]]", "forget=8", method)))
     assert carried_out == [(2,), (5,), (8,)]
-    unlearn(request_job("after=[[2]]", "forget=5", method))
-    unlearn(request_job("after=[[2],[5]]", "forget=6", method))
+    unlearn(open_request(request_job("after=[[2]]", "forget=5", method)))
+    unlearn(open_request(request_job("after=[[2],[5]]", "forget=6", method)))
     assert carried_out == [(2,), (5,), (8,), (6,)]
     assert open_request(request_job("forget=2", method)).checkpoint.read_bytes() == first
 
@@ -137,9 +137,9 @@ def test_a_killed_sequence_goes_on(request_job: Open, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(job, "carry_out", killed)
     with pytest.raises(KeyboardInterrupt):
-        unlearn(experiment)
+        unlearn(open_request(experiment))
     assert open_request(experiment).earlier.earlier.is_done
-    unlearn(experiment)
+    unlearn(open_request(experiment))
     assert calls == [(6,), (9,), (9,), (0,)]
 
 
@@ -149,7 +149,7 @@ def test_who_comes_second_waits_and_takes_the_result(request_job: Open, carried_
     folder = open_request(experiment).folder
     folder.mkdir(parents=True)
     found: list[dict] = []
-    second = threading.Thread(target=lambda: found.append(unlearn(experiment)))
+    second = threading.Thread(target=lambda: found.append(unlearn(open_request(experiment))))
     with FileLock(folder.with_name(folder.name + ".lock")):
         second.start()
         second.join(1)
@@ -193,7 +193,7 @@ def test_a_method_sees_this_request_and_what_remains(request_job: Open, tmp_path
 def test_no_image_of_an_earlier_class_is_read(
     request_job: Open, method: str, monkeypatch: pytest.MonkeyPatch
 ):
-    unlearn(request_job("forget=3", f"method={method}"))
+    unlearn(open_request(request_job("forget=3", f"method={method}")))
     read: list[np.ndarray] = []
     plain = Experiment.loader
 
@@ -203,7 +203,7 @@ def test_no_image_of_an_earlier_class_is_read(
 
     monkeypatch.setattr(Experiment, "loader", watched)
     experiment = request_job("after=[[3]]", "forget=5", f"method={method}")
-    unlearn(experiment)
+    unlearn(open_request(experiment))
     labels = set(experiment.data.train.labels_N[np.concatenate(read)].tolist())
     remaining = set(range(10)) - {3}
     assert labels == (remaining if method == "soft_prune" else remaining - {5})
@@ -211,7 +211,7 @@ def test_no_image_of_an_earlier_class_is_read(
 
 def test_statistics_are_those_of_the_network_that_is_edited(request_job: Open):
     step = request_job("after=[[1]]", "forget=4", "method=soft_prune")
-    unlearn(step)
+    unlearn(open_request(step))
     experiment = request_job("forget=1", "method=soft_prune")
     request = open_request(experiment)
     net = experiment.new_net(9)
@@ -250,7 +250,7 @@ def test_statistics_are_those_of_the_network_that_is_edited(request_job: Open):
 def test_retrained_reference_is_without_all_of_them(request_job: Open):
     reference = ("method=retrain", "metrics.reference=train", "recipe.epochs=1")
     experiment = request_job("after=[[1]]", "forget=4", *reference)
-    metrics = unlearn(experiment)
+    metrics = unlearn(open_request(experiment))
     assert metrics["unlearned/avg_gap"] == 0
     assert stored_model(experiment, without=(1, 4), seed=0).is_trained
     assert not stored_model(experiment, without=(4,), seed=0).is_trained
@@ -261,8 +261,11 @@ def test_a_users_file_is_the_original_of_the_whole_sequence(request_job: Open, t
     mine = tmp_path / "mine.pt"
     torch.save(torch.load(stored.checkpoint, weights_only=True)["state_dict"], mine)
     sequence = ("after=[[1]]", "forget=4", "method=mask_logit")
-    found, same = unlearn(request_job(f"checkpoint={mine}", *sequence)), request_job(*sequence)
-    same = unlearn(same)
+    found, same = (
+        unlearn(open_request(request_job(f"checkpoint={mine}", *sequence))),
+        request_job(*sequence),
+    )
+    same = unlearn(open_request(same))
     for key in ("original/acc/retain_test", "unlearned/acc/retain_test", "unlearned/acc/test_all"):
         assert found[key] == same[key]
 
@@ -283,7 +286,7 @@ def test_bad_sequences_are_told_before_anything_is_computed(
 ):
     experiment = open_job(*overrides)
     with pytest.raises(UsageError, match=message):
-        unlearn(experiment)
+        unlearn(open_request(experiment))
     assert not experiment.runs.exists()
 
 
@@ -295,7 +298,7 @@ def test_other_jobs_know_one_request(open_job: Open, tmp_path: Path):
     with pytest.raises(UsageError, match=r"in the job unlearn alone.*in train"):
         train(experiment)
     with pytest.raises(UsageError, match=r"in the job unlearn alone.*in evaluate"):
-        evaluate(open_job(*sequence, f"checkpoint={mine}", job="evaluate"))
+        evaluate(open_request(open_job(*sequence, f"checkpoint={mine}", job="evaluate")))
     assert not experiment.runs.exists()
 
 
@@ -304,5 +307,5 @@ def test_methods_are_built_before_an_earlier_step_is_computed(open_job: Open):
     with pytest.raises(Exception, match=r"\(0, 1\]"):
         build(experiment.config["method"], UnlearningMethod)
     with pytest.raises(Exception, match=r"\(0, 1\]"):
-        unlearn(experiment)
+        unlearn(open_request(experiment))
     assert not experiment.runs.exists()

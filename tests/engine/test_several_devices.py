@@ -7,6 +7,7 @@ import torch
 
 from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.fit import Fit, fit_on_several_devices
+from orthounlearn.engine.request import open_request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.unlearn import unlearn
 from orthounlearn.errors import UsageError
@@ -24,7 +25,7 @@ def test_two_processes_train_one_network_and_this_one_audits_all_images(open_job
     assert not torch.distributed.is_initialized()
     outputs = predict(experiment, stored.load(experiment), experiment.splits((3,)))
     assert len(outputs.labels["retain_test"]) == len(experiment.splits((3,)).retain_test)
-    metrics = unlearn(experiment)  # its own fit runs in this process
+    metrics = unlearn(open_request(experiment))  # its own fit runs in this process
     assert metrics["unlearned/acc/forget_train"] is not None
 
 

@@ -11,9 +11,10 @@ from orthounlearn.data.splits import SPLIT_NAMES
 from orthounlearn.engine.audit.predict import load_outputs, predict
 from orthounlearn.engine.checkpoints import load_network
 from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.request import open_request
 from orthounlearn.engine.store import ensure_trained
 from orthounlearn.engine.train import train
-from orthounlearn.engine.unlearn import evaluate, open_request, unlearn
+from orthounlearn.engine.unlearn import evaluate, unlearn
 from orthounlearn.errors import UsageError
 from orthounlearn.files import read_json
 from orthounlearn.metrics.catalog import figure
@@ -30,7 +31,7 @@ def request_job(open_shared: Open) -> Open:
 def test_unlearned_checkpoint_is_unlearned(request_job: Open):
     """What is on disk, what was audited and what the method made are one network."""
     experiment = request_job()
-    metrics = unlearn(experiment)
+    metrics = unlearn(open_request(experiment))
     folder = open_request(experiment).folder
     request = open_request(experiment)
 
@@ -62,7 +63,7 @@ def test_callback_at_the_end_of_fit_writes_the_same_request(open_job: Open):
 
     for path in folder.iterdir():
         path.unlink()
-    unlearn(open_job(*overrides))
+    unlearn(open_request(open_job(*overrides)))
     by_job = torch.load(folder / "unlearned.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(tensor, by_job[name]) for name, tensor in by_callback.items())
 
@@ -82,7 +83,7 @@ def test_half_a_request_is_refused(open_job: Open, half: str):
 
 def test_run_directory_explains_itself(request_job: Open):
     experiment = request_job()
-    unlearn(experiment)
+    unlearn(open_request(experiment))
     folder = open_request(experiment).folder
     files = {path.name for path in folder.iterdir()}
     assert {
@@ -98,13 +99,13 @@ def test_run_directory_explains_itself(request_job: Open):
 
 
 def test_second_call_does_nothing(request_job: Open, monkeypatch: pytest.MonkeyPatch):
-    first = unlearn(request_job())
+    first = unlearn(open_request(request_job()))
     monkeypatch.setattr("orthounlearn.engine.unlearn.carry_out", None)
-    assert unlearn(request_job()) == first
+    assert unlearn(open_request(request_job())) == first
 
 
 def test_retrained_reference_gives_the_gaps(request_job: Open):
-    metrics = unlearn(request_job("metrics.reference=train"))
+    metrics = unlearn(open_request(request_job("metrics.reference=train")))
     assert metrics["retrained/acc/forget_test"] == 0
     for key in ("acc/retain_test", "mia/pop_margin/auc"):
         expected = metrics[f"unlearned/{key}"] - metrics[f"retrained/{key}"]
@@ -113,20 +114,34 @@ def test_retrained_reference_gives_the_gaps(request_job: Open):
 
 
 def test_retrain_is_its_own_reference(request_job: Open):
-    metrics = unlearn(request_job("method=retrain", "metrics.reference=train"))
+    metrics = unlearn(open_request(request_job("method=retrain", "metrics.reference=train")))
     assert metrics["unlearned/avg_gap"] == 0
     assert metrics["unlearned/kl/retain"] == 0
     assert metrics["unlearned/time/unlearn_s"] > 1e-2  # the training, not the reading of its file
 
 
+def test_a_reference_that_is_trained_meanwhile_does_not_move_the_run(open_job: Callable):
+    """`reference=auto`, and the method itself trains the retrained network."""
+    request = open_request(open_job("forget=6", "method=retrain"))
+    folder = request.folder
+    metrics = unlearn(request)
+    assert request.folder == folder
+    assert (folder / "certificate.md").exists()
+    assert [path for path in folder.parent.iterdir() if path.is_dir()] == [folder]
+    assert unlearn(request) == metrics
+    later = open_request(open_job("forget=6", "method=retrain"))
+    assert later.folder != folder  # now there is something to compare with
+    assert unlearn(later)["unlearned/acc/retain_test_gap"] == 0
+
+
 def test_masked_logit_forgets_and_keeps_the_rest(request_job: Open):
-    metrics = unlearn(request_job("method=mask_logit"))
+    metrics = unlearn(open_request(request_job("method=mask_logit")))
     assert metrics["unlearned/acc/forget_train"] == 0
     assert metrics["unlearned/acc/retain_test"] >= metrics["original/acc/retain_test"]
 
 
 def test_several_classes_at_once(request_job: Open):
-    metrics = unlearn(request_job("forget=[3,8]", "method=mask_logit"))
+    metrics = unlearn(open_request(request_job("forget=[3,8]", "method=mask_logit")))
     assert metrics["unlearned/acc/forget_test"] == 0
     assert "unlearned/acc/retain_test_per_class/3" not in metrics
 
@@ -136,45 +151,45 @@ def test_checkpoint_of_a_user_is_unlearned_and_left_alone(request_job: Open, tmp
     mine = tmp_path / "mine.pt"
     torch.save(torch.load(stored.checkpoint, weights_only=True)["state_dict"], mine)
     before = mine.read_bytes()
-    metrics = unlearn(request_job(f"checkpoint={mine}"))
+    metrics = unlearn(open_request(request_job(f"checkpoint={mine}")))
     assert mine.read_bytes() == before
-    same = unlearn(request_job())
+    same = unlearn(open_request(request_job()))
     assert metrics["unlearned/acc/retain_test"] == same["unlearned/acc/retain_test"]
     statistics = list((tmp_path / "mine.pt.statistics").glob("*.safetensors"))
     assert len(statistics) == 1
 
     first = metrics["unlearned/time/prep_s"]
-    metrics = unlearn(request_job(f"checkpoint={mine}", "forget=5"))
+    metrics = unlearn(open_request(request_job(f"checkpoint={mine}", "forget=5")))
     assert metrics["unlearned/time/prep_s"] > first / 20  # what was measured before still counts
 
 
 def test_evaluate_audits_a_file_as_it_is(request_job: Open):
     experiment = request_job()
-    metrics = unlearn(experiment)
+    metrics = unlearn(open_request(experiment))
     path = open_request(experiment).folder / "unlearned.ckpt"
-    found = evaluate(request_job(f"checkpoint={path}", job="evaluate"))
+    found = evaluate(open_request(request_job(f"checkpoint={path}", job="evaluate")))
     assert found["unlearned/acc/forget_test"] == metrics["unlearned/acc/forget_test"]
     assert "unlearned/time/unlearn_s" not in found
 
 
 def test_missing_checkpoint_is_named(request_job: Open):
     with pytest.raises(UsageError, match=r"no /no/file\.pt"):
-        unlearn(request_job("checkpoint=/no/file.pt"))
+        unlearn(open_request(request_job("checkpoint=/no/file.pt")))
 
 
 def test_damaged_statistics_are_named(open_job: Open):
     experiment = open_job("forget=3", "metrics.reference=none")
-    unlearn(experiment)
+    unlearn(open_request(experiment))
     folder = ensure_trained(experiment, seed=0).folder
     (statistics,) = folder.glob("statistics-*.safetensors")
     statistics.write_bytes(statistics.read_bytes()[:60])
     with pytest.raises(UsageError, match="Delete the file"):
-        unlearn(open_job("forget=4", "metrics.reference=none"))
+        unlearn(open_request(open_job("forget=4", "metrics.reference=none")))
 
 
 def test_unknown_reference_is_refused(request_job: Open):
     with pytest.raises(UsageError, match="auto, train or none"):
-        unlearn(request_job("metrics.reference=maybe"))
+        unlearn(open_request(request_job("metrics.reference=maybe")))
 
 
 def test_diverging_method_is_explained_and_writes_no_network(open_job: Open):
@@ -182,7 +197,7 @@ def test_diverging_method_is_explained_and_writes_no_network(open_job: Open):
         "forget=3", "method=fine_tune", "method.optimizer.lr=1e18", "metrics.reference=none"
     )
     with pytest.raises(UsageError, match=r"FineTune diverged.*method\.optimizer\.lr"):
-        unlearn(experiment)
+        unlearn(open_request(experiment))
     folder = open_request(experiment).folder
     assert not (folder / "unlearned.ckpt").exists()
     assert not (folder / "metrics.json").exists()
@@ -195,7 +210,7 @@ def test_request_on_real_cifar10(open_job: Open, cifar10_root: Path):
         "recipe.epochs=1", "trainer.limit_train_batches=10", "trainer.limit_val_batches=1",
         "metrics.max_images=500", "metrics.reference=none", "forget=cat", "method=soft_prune",
     )  # fmt: skip
-    metrics = unlearn(experiment)
+    metrics = unlearn(open_request(experiment))
     request = open_request(experiment)
     assert {name: len(request.splits[name]) for name in SPLIT_NAMES} == {
         "forget_train": 4500, "forget_val": 500, "forget_test": 500, "forget_probe": 500,

@@ -164,15 +164,11 @@ def _retrained(request: Request, original: Reference | None) -> list[Reference]:
     experiment, settings = request.experiment, request.experiment.config["metrics"]
     found = []
     for seed in request.reference_seeds:
-        without = request.splits.forget
-        if settings["reference"] == "train":
-            ensure_trained(experiment, without=without, seed=seed)
-        stored = stored_model(experiment, without=without, seed=seed)
-        if settings["reference"] != "none" and stored.is_trained:
-            reference = _stored(request, stored, seed=seed)
-            if original is not None:
-                _relearn(request, reference, stored, original=original)
-            found.append(reference)
+        stored = ensure_trained(experiment, without=request.splits.forget, seed=seed)
+        reference = _stored(request, stored, seed=seed)
+        if original is not None:
+            _relearn(request, reference, stored, original=original)
+        found.append(reference)
     if not found and settings["reference"] != "none":
         _log.info(
             "No retrained model is stored, so nothing is compared with it "
