@@ -82,7 +82,10 @@ def test_retrained_shadows_give_the_negative_control(job):
     np.testing.assert_equal(same, figures["retrained"])
     # Nobody saw the class: no attack tells the halves apart, beyond chance on 130 images.
     assert abs(figures["retrained"]["lira/auc"] - 0.5) < 0.1
-    assert abs(figures["unlearned"]["lira/efficacy"]) < 0.5
+    kept = job("original", "metrics.reference=train")
+    known = shadow_audit(kept, kept.splits(FORGET))["unlearned"]["lira/efficacy"]
+    # A few shadows fit two Gaussians roughly, so chance alone moves the figure by nearly one nat.
+    assert abs(figures["unlearned"]["lira/efficacy"]) < 0.5 * known
 
 
 @pytest.mark.parametrize("count", [7, 4, 2])
