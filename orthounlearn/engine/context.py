@@ -1,16 +1,17 @@
 """What a method may see and do while it prepares and while it answers a request."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Splits
 from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.kept import keep
 from orthounlearn.engine.store import ensure_trained
 from orthounlearn.files import digest
 from orthounlearn.lit.loss_method import fit_loss_method
@@ -138,6 +139,19 @@ class RequestContext:
     @property
     def _batch_size(self) -> int:
         return int(self._experiment.config["metrics"]["batch_size"])
+
+    def kept(
+        self, net: nn.Module, name: str, make: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return what `make` returns for this network, from the file if it is there."""
+        found = keep(self._statistics_folder, net, name, make)
+        # Seconds of making count wherever it was done; those of waiting for it are not its price.
+        self.stored_seconds += found.earlier_s - found.waited_s
+        return {key: tensor.to(self._experiment.device) for key, tensor in found.tensors.items()}
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the configured mixed precision."""
+        return self._experiment.autocast()
 
     def fit(self, net: nn.Module, method: LossMethod) -> None:
         """Run the method's phases on one device with the configured precision."""

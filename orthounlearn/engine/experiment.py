@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -174,7 +174,7 @@ class Experiment:
             **options,
         )
 
-    def autocast(self) -> Any:  # noqa: ANN401 - a context manager
+    def autocast(self) -> AbstractContextManager[None]:
         """Return the mixed-precision context of inference."""
         if self.config["trainer"]["precision"] == "bf16-mixed":
             return torch.autocast(self.device.type, torch.bfloat16)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypedDict
 
@@ -49,6 +50,25 @@ class Context(Protocol):
         They are stored beside the checkpoint and read again by the next request; the time of
         measuring them counts as preparation in both cases.
         """
+        ...
+
+    def kept(
+        self, net: nn.Module, name: str, make: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return what `make` returns for this network, from the file if it is there.
+
+        For preparation that is worth keeping: it is stored beside the checkpoint, and the time of
+        making it counts as preparation also where it is read.
+
+        Args:
+            net: That it belongs to.
+            name: Of the file; has to tell apart whatever changes the tensors but the network.
+            make: Called at most once, by one process.
+        """
+        ...
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the configured mixed precision."""
         ...
 
     def fit(self, net: nn.Module, method: "LossMethod") -> None:

@@ -36,6 +36,18 @@ def block_outputs(net: nn.Module, example: Tensor) -> tuple[str, ...]:
     return tuple(found.values())
 
 
+def parameters_after(net: nn.Module, example: Tensor, block: str) -> tuple[str, ...]:
+    """Return the names of the parameters that play no part in the output of a block.
+
+    Args:
+        net: Any network. Its weights, mode and hooks are left as they were.
+        example: Images (B, C, H, W) that it accepts; their content plays no part.
+        block: A name from `block_outputs`.
+    """
+    before = ForwardGraph(net, example).parameters_before(block)
+    return tuple(name for name, p in net.named_parameters() if id(p) not in before)
+
+
 def _bottlenecks(graph: ForwardGraph) -> list[tuple[Node, int]]:
     """Return the nodes that every path passes, and the number of convolutions up to each."""
     position = {node: number for number, node in enumerate(graph.nodes)}

@@ -55,6 +55,11 @@ class ForwardGraph:
         """Return when a module finished in the forward pass."""
         return self._order.index(name)
 
+    def parameters_before(self, module: str) -> set[int]:
+        """Return the `id` of every parameter that the output of a module depends on."""
+        output = next(node for node, names in self.probes.items() if module in names)
+        return {id(node.variable) for node in _topological(output) if hasattr(node, "variable")}
+
     @contextmanager
     def _recording(self, net: nn.Module) -> Iterator[None]:
         """Note which module put out which node; restore mode, gradients and hooks after."""

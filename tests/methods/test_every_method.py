@@ -33,6 +33,8 @@ SETTINGS = {
     # Gradients of single images: a few show whether the method keeps its promises.
     "fisher": ("method.samples=40",),
     "influence": ("method.samples=40",),
+    # An edit for each of ten classes.
+    "class_transport": ("method.steps=5", "method.batch_size=16"),
 }
 """Options that the tests need; the defaults are the authors'."""
 

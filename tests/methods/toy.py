@@ -1,8 +1,8 @@
 """What the tests of methods share: 40 images of 4 classes, a context, small networks."""
 
 import copy
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Literal
 
@@ -62,6 +62,14 @@ class Toy:
     ) -> ClassStatistics:
         batches = [(self.images, self.labels)]
         return class_statistics(net, batches, sites=sites, num_classes=CLASSES, pooling=pooling)
+
+    def kept(
+        self, _: nn.Module, __: str, make: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        return make()
+
+    def autocast(self) -> nullcontext[None]:
+        return nullcontext()
 
     def fit(self, net: nn.Module, method: LossMethod) -> None:
         """Train in the plainest loop that keeps the promises of `Phase`."""

@@ -1,0 +1,99 @@
+"""Class transport: where the features of a forgotten image should lie, in closed form.
+
+Features x of class c are moved towards a destination d that the original network itself names:
+where the retained classes lie that it would choose between if it did not know c.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_RIDGE = 1e-3  # of the mean variance: a channel that is never active has none to divide by
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What the pooled features of one layer look like, class by class.
+
+    Attributes:
+        means_KC: Of each class; 0 for a class without images.
+        precision_CC: Inverse of the covariance Σ within the classes.
+        deviation_C: Square root of the diagonal of Σ: the unit in which distances are measured.
+    """
+
+    means_KC: Tensor
+    precision_CC: Tensor
+    deviation_C: Tensor
+
+
+def class_moments(features_NC: Tensor, labels_N: Tensor, num_classes: int) -> Moments:
+    """Measure the class means and the pooled covariance within the classes.
+
+    Args:
+        features_NC: Pooled features of N images.
+        labels_N: int64, in 0..K-1.
+        num_classes: K.
+    """
+    wide_NC = features_NC.to(_wide(features_NC))
+    one_hot_KN = torch.nn.functional.one_hot(labels_N, num_classes).to(wide_NC).T
+    means_KC = one_hot_KN @ wide_NC / one_hot_KN.sum(1, keepdim=True).clamp(min=1)
+    centred_NC = wide_NC - means_KC[labels_N]
+    covariance_CC = centred_NC.T @ centred_NC / len(centred_NC)
+    ridge = _RIDGE * covariance_CC.diagonal().mean().clamp(min=torch.finfo(wide_NC.dtype).tiny)
+    covariance_CC.diagonal().add_(ridge)
+    return Moments(
+        means_KC=means_KC.to(features_NC),
+        precision_CC=torch.linalg.inv(covariance_CC).to(features_NC),
+        deviation_C=covariance_CC.diagonal().sqrt().to(features_NC),
+    )
+
+
+def beliefs_without(logits_NK: Tensor, gone: list[int], *, temperature: float = 1.0) -> Tensor:
+    """Return the softmax over the classes that are left, (N, K); 0 for those that are gone.
+
+    Args:
+        logits_NK: Of the original network.
+        gone: Classes to leave out.
+        temperature: Below 1 sharpens: 0 would be the most likely class alone.
+    """
+    masked_NK = logits_NK.clone()
+    masked_NK[:, gone] = -torch.inf
+    return torch.softmax(masked_NK / temperature, 1)
+
+
+def transported(
+    features_NC: Tensor,
+    moments: Moments,
+    *,
+    label: int,
+    beliefs_NK: Tensor,
+    overshoot: float,
+) -> Tensor:
+    """Move features of a class towards what the retained classes would make of them.
+
+    With d_i = Σ_j p_ij μ_j, s_i = μ_c − d_i and w_i = Σ⁻¹s_i / (s_iᵀΣ⁻¹s_i), Fisher's discriminant
+    scaled so that it reads 1 at the mean of the class and 0 at the destination,
+
+        x_i ← x_i − a · max(0, (x_i − d_i)·w_i) · s_i .
+
+    a = 1 takes away exactly what the discriminant sees; features on the far side stay as they are.
+
+    Args:
+        features_NC: x, of images of the class.
+        moments: Of the layer.
+        label: c.
+        beliefs_NK: p, from `beliefs_without`.
+        overshoot: a.
+    """
+    destinations_NC = beliefs_NK.to(features_NC) @ moments.means_KC
+    shifts_NC = moments.means_KC[label] - destinations_NC
+    discriminants_NC = shifts_NC @ moments.precision_CC
+    lengths_N1 = (discriminants_NC * shifts_NC).sum(1, keepdim=True)
+    readings_N1 = ((features_NC - destinations_NC) * discriminants_NC).sum(1, keepdim=True)
+    shares_N1 = readings_N1 / lengths_N1.clamp(min=torch.finfo(lengths_N1.dtype).tiny)
+    return features_NC - overshoot * shares_N1.clamp(min=0) * shifts_NC
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
