@@ -15,6 +15,7 @@ from orthounlearn.errors import UsageError
 from orthounlearn.files import digest
 from orthounlearn.masking.transport import Moments, beliefs_without, class_moments, transported
 from orthounlearn.methods.base import Context, SplitName, UnlearningMethod
+from orthounlearn.methods.critics import Critics
 from orthounlearn.methods.layers import evaluating
 from orthounlearn.models.blocks import block_outputs, parameters_after
 
@@ -29,18 +30,22 @@ class ClassTransport(UnlearningMethod):
     The edit of class c is learned by a short distillation from the original network, in which
     images of c are to be seen as a network would see them that does not know c:
 
-        KL(p^{-c}(x) ‖ q(x)) + λ Σ_l ‖h_l(x) − T_l(x)‖²   for images x of the class, and
-        KL(p(x) ‖ q(x)) + λ ρ Σ_l ‖h_l(x) − h⁰_l(x)‖²      for all others.
+        KL(p^{-c}(x) ‖ q(x)) + λ Σ_l ‖h_l(x) − T_l(x)‖² − κ Σ_l log(1 − P_l(c | h_l(x)))
+                                                       for images x of the class, and
+        KL(p(x) ‖ q(x)) + λ ρ Σ_l ‖h_l(x) − h⁰_l(x)‖²  for all others.
 
     q are the probabilities of the edited network and p the original's, p^{-c} renormalised without
     c; h_l are the pooled outputs of the blocks after the cut, h⁰_l the original's, and T_l is where
     class transport puts them (`masking.transport.transported`), measured in standard deviations
-    and averaged over the channels. BatchNorm stays frozen. What is kept is the difference of the
-    weights; the request adds it: no data, no forward pass, nothing to take off again. Several
-    classes: the sum of their edits, so their order plays no part.
+    and averaged over the channels. P_l are linear critics that learn, step by step beside the
+    network, to tell the classes by h_l (`methods.critics`): transport says where an image should
+    lie, and they find what still gives it away. BatchNorm stays frozen. What is kept is the
+    difference of the weights; the request adds it: no data, no forward pass, nothing to take off
+    again. Several classes: the sum of their edits, so their order plays no part.
 
     Source: ours. The distillation target without the class is that of DELETE (Zhou et al., CVPR
-    2025); the discriminant is Fisher's.
+    2025), the discriminant is Fisher's, the critics are those of domain-adversarial training
+    (Ganin et al., arXiv 1505.07818).
 
     Args:
         cut: Share of the network's blocks that stay as they are, in [0, 1): early layers hold
@@ -50,6 +55,7 @@ class ClassTransport(UnlearningMethod):
         overshoot: a in T_l; above 1, since a distilled network stops short of its target.
         feature_weight: λ, at least 0.
         retain_weight: ρ, at least 0.
+        critic_weight: κ, at least 0.
         steps: Of the optimiser (AdamW, one cycle), for each class.
         batch_size: Images of the class, and as many others, in a step.
         learning_rate: The highest of the cycle.
@@ -67,6 +73,7 @@ class ClassTransport(UnlearningMethod):
         overshoot: float,
         feature_weight: float,
         retain_weight: float,
+        critic_weight: float,
         steps: int,
         batch_size: int,
         learning_rate: float,
@@ -87,6 +94,7 @@ class ClassTransport(UnlearningMethod):
         self.overshoot = overshoot
         self.feature_weight = feature_weight
         self.retain_weight = retain_weight
+        self.critic_weight = critic_weight
         self.steps = steps
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -174,7 +182,11 @@ class ClassTransport(UnlearningMethod):
             optimizer, self.learning_rate, total_steps=self.steps + 1, pct_start=0.2
         )
         draws = torch.Generator().manual_seed(context.seed * 1_000_003 + label)
-        with reading(net, tuple(targets.features)) as read:
+        critics = Critics(seen.features, context.num_classes)
+        # As many images of the class as of all others, but to a critic all classes are equal.
+        weights_B = torch.ones(2 * self.batch_size, device=seen.labels_N.device)
+        weights_B[: self.batch_size] = 1 / (context.num_classes - len(seen.absent) - 1)
+        with reading(net, tuple(seen.features)) as read:
             for _ in range(self.steps):
                 chosen = torch.cat(
                     [part[torch.randint(len(part), (self.batch_size,), generator=draws)]
@@ -196,11 +208,14 @@ class ClassTransport(UnlearningMethod):
                     loss += self.feature_weight * (
                         of_class.mean() + self.retain_weight * of_others.mean()
                     )
+                first = {layer: values_BC[: self.batch_size] for layer, values_BC in read.items()}
+                loss += self.critic_weight * critics.recognition(first, label)
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(edited, _GRADIENT_NORM)
                 optimizer.step()
                 schedule.step()
+                critics.learn(read, seen.labels_N[chosen], weights_B)
         return {name: net.get_parameter(name).detach() - before[name] for name in names}
 
     def _targets(self, seen: "Seen", label: int, ours: Tensor) -> "Targets":
@@ -210,16 +225,15 @@ class ClassTransport(UnlearningMethod):
         beliefs_NK[ours] = beliefs_without(seen.logits_NK[ours], gone)
         sharp_NK = beliefs_without(seen.logits_NK[ours], gone, temperature=self.temperature)
         features = {}
-        if self.feature_weight:
-            for layer, original_NC in seen.features.items():
-                features[layer] = original_NC.clone()
-                features[layer][ours] = transported(
-                    original_NC[ours],
-                    seen.moments[layer],
-                    label=label,
-                    beliefs_NK=sharp_NK,
-                    overshoot=self.overshoot,
-                )
+        for layer, original_NC in seen.features.items():
+            features[layer] = original_NC.clone()
+            features[layer][ours] = transported(
+                original_NC[ours],
+                seen.moments[layer],
+                label=label,
+                beliefs_NK=sharp_NK,
+                overshoot=self.overshoot,
+            )
         return Targets(beliefs_NK, features)
 
 
