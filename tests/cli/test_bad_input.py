@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 FAST = ("model.width=4", "recipe.epochs=1", "logger=none")
 
@@ -119,3 +120,16 @@ def test_interrupt_says_how_to_go_on(call: Callable, monkeypatch: pytest.MonkeyP
     result = call("train", *FAST)
     assert result.code == 130
     assert "goes on where it stopped" in result.err
+
+
+def test_network_that_diverged_is_not_audited(call: Callable, tmp_path: Path):
+    assert call("train", *FAST).code == 0
+    trained = next(tmp_path.rglob("model.ckpt"))
+    broken = torch.load(trained, weights_only=True)
+    for tensor in broken["state_dict"].values():
+        tensor.fill_(float("nan") if tensor.is_floating_point() else 0)
+    torch.save(broken, tmp_path / "broken.ckpt")
+    result = call("evaluate", "forget=3", f"checkpoint={tmp_path / 'broken.ckpt'}", *FAST)
+    assert result.code == 2
+    assert "puts out nan" in result.err
+    assert not list(tmp_path.rglob("audit.json"))

@@ -14,6 +14,7 @@ from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Indices, Splits, subsample
 from orthounlearn.engine.audit.features import FeatureReader, concatenate
 from orthounlearn.engine.experiment import Experiment
+from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, writing
 from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers
 
@@ -28,6 +29,9 @@ def predict(
         net: On the device.
         splits: Of the request.
         names: Which splits. Features are kept of those that probes read.
+
+    Raises:
+        UsageError: The network puts out nan.
     """
     logits, labels, features = {}, {}, {}
     training = net.training
@@ -40,6 +44,11 @@ def predict(
                 for images, target in _loader(experiment, splits, name):
                     batches.append((_logits(experiment, net, images), read(), target.numpy()))
             logits[name] = np.concatenate([part for part, _, _ in batches])
+            if np.isnan(logits[name]).any():
+                raise UsageError(
+                    f"Expected logits, but the network puts out nan on {name}: its training or "
+                    "unlearning diverged, or its checkpoint is damaged. Nothing can be audited."
+                )
             labels[name] = np.concatenate([part for _, _, part in batches])
             features[name] = concatenate([part for _, part, _ in batches])
     finally:
