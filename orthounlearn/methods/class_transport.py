@@ -1,7 +1,7 @@
 """Class transport: an edit for each class, learned before any request, added when one comes."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -60,6 +60,10 @@ class ClassTransport(UnlearningMethod):
         batch_size: Images of the class, and as many others, in a step.
         learning_rate: The highest of the cycle.
         max_images: Kept in memory to learn from, spread evenly over the classes.
+        classes: Numbers of the classes that a request may ask for; None prepares all.
+
+    Raises:
+        UsageError: An option is out of range; in `unlearn`, a class was not prepared.
     """
 
     prepare_uses = frozenset({"forget_train", "retain_train"})
@@ -78,6 +82,7 @@ class ClassTransport(UnlearningMethod):
         batch_size: int,
         learning_rate: float,
         max_images: int,
+        classes: Sequence[int] | None = None,
     ) -> None:
         if not 0 <= cut < 1 or temperature <= 0:
             raise UsageError(
@@ -99,6 +104,7 @@ class ClassTransport(UnlearningMethod):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.max_images = max_images
+        self._classes = classes
 
     def prepare(self, net: nn.Module, context: Context) -> None:
         """Learn the edit of every class that there are images of, or read it where it is kept."""
@@ -113,17 +119,33 @@ class ClassTransport(UnlearningMethod):
             return self._learn(net, context, seen[0], names, label)
 
         self._parameters = [net.get_parameter(name).detach() for name in names]
-        self._edits = []
-        for label in range(context.num_classes):
+        self._edits: dict[int, list[Tensor]] = {}
+        for label in self._prepared(context.num_classes):
             kept = context.kept(net, f"transport-{settings}-{label}", partial(learn, label))
-            self._edits.append([kept[name] for name in names])
+            self._edits[label] = [kept[name] for name in names]
 
     @torch.no_grad()
     def unlearn(self, net: nn.Module, context: Context) -> nn.Module:
         """Add the edits. Without data, without a forward pass."""
+        missing = [label for label in context.forget if label not in self._edits]
+        if missing:
+            raise UsageError(
+                f"Expected a request for classes that were prepared, out of {sorted(self._edits)}, "
+                f"but got {missing}. Add them to method.classes, or prepare all with null."
+            )
         for label in context.forget:
             torch._foreach_add_(self._parameters, self._edits[label])
         return net
+
+    def _prepared(self, num_classes: int) -> Sequence[int]:
+        if self._classes is None:
+            return range(num_classes)
+        unknown = [label for label in self._classes if not 0 <= label < num_classes]
+        if unknown:
+            raise UsageError(
+                f"Expected method.classes in 0 to {num_classes - 1}, but got {unknown}."
+            )
+        return self._classes
 
     def _after_cut(self, net: nn.Module, example: Tensor) -> tuple[tuple[str, ...], list[str]]:
         """Return the blocks after the cut and the parameters that are edited."""

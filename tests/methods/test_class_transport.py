@@ -148,3 +148,19 @@ def test_request_adds_what_was_kept(tmp_path):
 def test_options_out_of_range_are_refused(option: str, value: float):
     with pytest.raises(UsageError, match=rf"method\.{option}"):
         ClassTransport(**OPTIONS | {option: value})
+
+
+def test_only_the_named_classes_are_prepared():
+    method = ClassTransport(**OPTIONS, classes=[1])
+    net, context = trained(), Toy(1, images=SHIFTED)
+    method.prepare(net, context)
+    for one, other in zip(
+        method.unlearn(net, context).parameters(),
+        carried_out(trained(), 1).parameters(),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+    with pytest.raises(UsageError, match=r"out of \[1\], but got \[2\]"):
+        method.unlearn(net, Toy(2))
+    with pytest.raises(UsageError, match="in 0 to 3, but got"):
+        ClassTransport(**OPTIONS, classes=[1, 4]).prepare(net, context)
