@@ -1,4 +1,4 @@
-"""The request of soft pruning: what happens when somebody asks to be forgotten."""
+"""The requests of our methods: what happens when somebody asks to be forgotten."""
 
 from typing import cast
 
@@ -11,12 +11,11 @@ from bench.timing import Spread, paired, repeated
 from orthounlearn.config.build import build
 from orthounlearn.masking.statistics import ClassStatistics, Pooling, class_statistics
 from orthounlearn.masking.tracing import Site
-from orthounlearn.methods.base import Context
-from orthounlearn.methods.soft_prune import SoftPrune
+from orthounlearn.methods.base import Context, UnlearningMethod
 
 
 class _Request:
-    """The least context that soft pruning needs; its statistics are of random images."""
+    """The least context that our methods need; statistics and edits are random."""
 
     seed = 0
 
@@ -35,22 +34,27 @@ class _Request:
             net, [batch], sites=sites, num_classes=self.num_classes, pooling=pooling
         )
 
+    def kept(self, net: nn.Module, _: str, __: object) -> dict[str, Tensor]:
+        """Return an edit of every weight, so small that any number of them keeps it finite."""
+        return {name: 1e-6 * torch.randn_like(p) for name, p in net.named_parameters()}
+
 
 def measure(setting: Setting) -> list[Row]:
-    """Time the request on ResNet-18 with the default settings, against copying what it changes.
+    """Time requests on ResNet-18 with the default settings, against copying what they change.
 
-    The default settings multiply by 0 or 1, so that any number of repetitions keeps the weights
-    finite. A request for one class finds its factors made in advance; one for two classes has to
-    rank the channels first.
+    Soft pruning multiplies by 0 or 1 by default, so that any number of repetitions keeps the
+    weights finite. A request for one class finds its factors made in advance; one for two classes
+    has to rank the channels first. Class transport adds to whole kernels.
     """
-    return [row for forget in ((3,), (3, 5)) for row in _request(setting, forget)]
+    requests = (("soft_prune", (3,), 1), ("soft_prune", (3, 5), 1), ("class_transport", (3,), 20))
+    return [row for request in requests for row in _request(setting, *request)]
 
 
-def _request(setting: Setting, forget: tuple[int, ...]) -> list[Row]:
+def _request(setting: Setting, name: str, forget: tuple[int, ...], limit_ms: float) -> list[Row]:
     rounds, calls = setting.choose((21, 500), (2, 5))
-    experiment = setting.experiment("model=resnet18", "method=soft_prune")
+    experiment = setting.experiment("model=resnet18", f"method={name}")
     net = _with_biases(experiment.new_net(0)).eval()
-    method = build(experiment.config["method"], SoftPrune)
+    method = build(experiment.config["method"], UnlearningMethod)
     context = cast("Context", _Request(forget, experiment.example(), experiment.data.num_classes))
     method.prepare(net, context)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
@@ -62,7 +66,7 @@ def _request(setting: Setting, forget: tuple[int, ...]) -> list[Row]:
         repeated(lambda: [tensor.clone() for tensor in changed], calls),
         rounds=rounds,
     )
-    title = f"the request, ResNet-18, {len(forget)} of {context.num_classes} classes"
+    title = f"{name}, ResNet-18, {len(forget)} of {context.num_classes} classes"
     numbers = sum(tensor.numel() for tensor in changed)
     return [
         Row(
@@ -70,7 +74,7 @@ def _request(setting: Setting, forget: tuple[int, ...]) -> list[Row]:
             title,
             "",
             Spread.of(request / calls * 1e3 for request, _ in times),
-            Target("at most", 1),
+            Target("at most", limit_ms),
             unit="ms",
             note=f"{len(changed)} tensors with {numbers} numbers change",
         ),
