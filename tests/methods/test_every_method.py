@@ -34,7 +34,10 @@ SETTINGS = {
     "fisher": ("method.samples=40",),
     "influence": ("method.samples=40",),
     # An edit for each of ten classes.
-    "class_transport": ("method.steps=5", "method.batch_size=16"),
+    **dict.fromkeys(
+        ("class_transport", "class_transport_output", "class_transport_features"),
+        ("method.steps=5", "method.batch_size=16"),
+    ),
 }
 """Options that the tests need; the defaults are the authors'."""
 
