@@ -37,19 +37,20 @@ class Critics:
         weights = [weight for reader in self._readers.values() for weight in reader.parameters()]
         self._optimizer = torch.optim.Adam(weights, lr=_LEARNING_RATE)
 
-    def recognition(self, features: Mapping[str, Tensor], label: int) -> Tensor:
-        """Return Σ_l mean −log(1 − P_l(label)): 0 where no critic thinks of the class.
+    def recognition(self, features: Mapping[str, Tensor], label: int) -> dict[str, Tensor]:
+        """Return layer -> mean −log(1 − P(label)), at least 0: 0 where nobody thinks of the class.
 
         Args:
             features: Layer -> (B, C), of images of the class.
             label: The class. The critics themselves get no gradient.
         """
-        found = next(iter(features.values())).new_zeros(())
+        found = {}
         for layer, reader in self._readers.items():
             logits_BK = F.linear(
                 self._standardised(features, layer), reader.weight.detach(), reader.bias.detach()
             )
-            found = found - torch.log1p(-logits_BK.softmax(1)[:, label].clamp(max=_CERTAIN)).mean()
+            beliefs_B = logits_BK.softmax(1)[:, label].clamp(max=_CERTAIN)
+            found[layer] = -torch.log1p(-beliefs_B).mean()
         return found
 
     def learn(self, features: Mapping[str, Tensor], labels_B: Tensor, weights_B: Tensor) -> None:

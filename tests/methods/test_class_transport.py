@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from orthounlearn.engine.kept import keep
 from orthounlearn.errors import UsageError
+from orthounlearn.methods.class_edit import Place, look
 from orthounlearn.methods.class_transport import ClassTransport
 from tests.methods.toy import CLASSES, IMAGES, LABELS, Toy, convolutional
 
@@ -115,8 +116,8 @@ def test_a_class_that_is_gone_plays_no_part():
 
 
 def test_memory_is_shared_evenly_by_the_classes():
-    method = ClassTransport(**OPTIONS | {"max_images": 12})
-    seen = method._look(trained(), Toy(2, images=SHIFTED), ("0",))
+    net, context = trained(), Toy(2, images=SHIFTED)
+    seen = look(net, context, Place.after(net, IMAGES, 0.0), max_images=12)
     assert torch.bincount(seen.labels_N).tolist() == [3, 3, 3, 3]
 
 
