@@ -84,7 +84,8 @@ class TableConfig:
     """The axes of a comparison: every combination is one cell.
 
     `forget` is a list of requests, each a class or a list of classes; "all" is every class alone.
-    With `sequence` they come one after the other, each on what the one before has left.
+    With `sequence` they come one after the other, each on what the one before has left. Without
+    `references` the retrained networks that are stored are compared with, and none is trained.
     """
 
     name: str = MISSING
@@ -93,6 +94,7 @@ class TableConfig:
     methods: list[str] = MISSING
     forget: Any = MISSING
     sequence: bool = False
+    references: bool = True
     seeds: list[int] = MISSING
     jobs: int = 1
     launcher: str = "joblib"

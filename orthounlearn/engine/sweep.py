@@ -117,7 +117,7 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
         found: list[tuple[Path, Callable[[], bool]]] = []
         for row in product(*choices.values()):
             chosen = [f"{key}={value}" for key, value in zip(choices, row, strict=True)]
-            for config in compose_variants(job, [*shared, *_REFERENCE, *chosen], variants):
+            for config in compose_variants(job, [*shared, _reference(table), *chosen], variants):
                 cell = replace(experiment, config=config)
                 if job == "train":
                     stored = stored_model(cell, seed=config["seed"])
@@ -128,7 +128,8 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
         return found
 
     grids = [("original models", "train", networks)]
-    for kind, methods in (("retrained models", ["retrain"]), ("unlearning methods", others)):
+    retrained = ["retrain"] if table["references"] or "retrain" in table["methods"] else []
+    for kind, methods in (("retrained models", retrained), ("unlearning methods", others)):
         grids += [
             (kind + step, "unlearn", {**networks, **request, "method": methods})
             for step, request in requests.items()
@@ -166,7 +167,10 @@ def _is_trained(stored: StoredModel) -> bool:
     return stored.is_trained
 
 
-_REFERENCE = ["metrics.reference=train"]
+def _reference(table: dict[str, Any]) -> str:
+    """Return the override that says whether retrained networks are trained if they are missing."""
+    return f"metrics.reference={'train' if table['references'] else 'auto'}"
+
 
 _VALUES = ("seed", "forget", "after")
 """Axes that are values; the others are choices of a file in conf/."""
@@ -177,7 +181,7 @@ def _run(phase: Phase, table: dict[str, Any]) -> None:
     command = [
         *(sys.executable, "-m", "orthounlearn", phase.job, "-m", *config_dirs()),
         *command_line_overrides(),
-        *_REFERENCE,
+        _reference(table),
         *(f"{key}={','.join(values)}" for key, values in phase.grid.items()),
         f"group={table['name']}",
     ]

@@ -70,6 +70,14 @@ def test_every_class_alone(call: Callable, monkeypatch: pytest.MonkeyPatch):
     assert planned[0].missing == 1
 
 
+def test_without_references_nothing_is_retrained(call: Callable, tmp_path: Path):
+    axes = ("table.references=false", "table.methods=[original]")
+    result = call("sweep", *SMALL, *axes)
+    assert result.code == 0, result.err
+    assert len(list((tmp_path / "runs").rglob("model.ckpt"))) == 1
+    assert "retrain" not in result.out
+
+
 def test_steps_of_a_sequence_are_planned_one_after_the_other(
     call: Callable, monkeypatch: pytest.MonkeyPatch
 ):
