@@ -75,7 +75,7 @@ def test_without_references_nothing_is_retrained(call: Callable, tmp_path: Path)
     result = call("sweep", *SMALL, *axes)
     assert result.code == 0, result.err
     assert len(list((tmp_path / "runs").rglob("model.ckpt"))) == 1
-    assert "retrain" not in result.out
+    assert "retrained models" not in result.err
 
 
 def test_steps_of_a_sequence_are_planned_one_after_the_other(

@@ -72,7 +72,7 @@ SIZES = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64, "fashion_mnist": 28
 @pytest.mark.parametrize("name", [n for n in GROUPS["experiment"] if n != "digits_cpu"])
 def test_one_batch_of_every_experiment_runs(open_job, name: str, tmp_path: Path):
     """Full-size presets cannot be trained here; one batch of each network can."""
-    data = name.rpartition("_")[0]
+    data = next(data for data in SIZES if name.startswith(f"{data}_"))
     root = make_folder(tmp_path / data, size=(SIZES[data],) * 2, classes="abc")
     one_batch = (
         "trainer.accelerator=cpu", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1",
