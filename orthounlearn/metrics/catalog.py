@@ -1,6 +1,6 @@
 """What each figure means: heading, unit, target, formula. Tables and documentation read it here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -14,7 +14,7 @@ class Figure:
 
     Attributes:
         pattern: Its key, with `*` for names of scores and classes.
-        heading: For a table.
+        heading: For a table; {} is the last name of the key.
         unit: "%" is shown times 100; "ms" times 1000; "" as it is.
         target: Where it should be.
         formula: In one line, with the source if it has one.
@@ -38,12 +38,12 @@ CATALOG = (
     Figure("acc/retain_train", "Retain train", "%", "retrained", "accuracy on D_r (RA)"),
     Figure("acc/retain_val", "Retain val", "%", "retrained", "accuracy on held-out training images; chooses settings"),
     Figure("acc/retain_test", "Retain test", "%", "retrained", "accuracy on unseen images of the other classes (TA)"),
-    Figure("acc/retain_test_per_class/*", "Class", "%", "retrained", "accuracy on unseen images of one class"),
+    Figure("acc/retain_test_per_class/*", "Retain test, {}", "%", "retrained", "accuracy on unseen images of one class"),
     Figure("acc/nearest_class_drop", "Worst class drop", "%", "low", "largest loss of a retained class against the original"),
     Figure("acc/test_all", "Test, all classes", "%", "info", "accuracy on all unseen images; not TA"),
     Figure("loss/*", "Loss", "", "retrained", "mean −log p_y in nats"),
     Figure("ece/retain_test", "ECE", "%", "low", "Σ_b n_b/N |accuracy − confidence|, 15 bins (arXiv 1706.04599)"),
-    Figure("pred/forget_hist/*", "Routed to", "%", "retrained", "share of the forgotten test images that go to a class"),
+    Figure("pred/forget_hist/*", "Routed to {}", "%", "retrained", "share of the forgotten test images that go to a class"),
     Figure("mia/pop_*/auc", "MIA AUC", "", "retrained", "P(score of D_f > score of unseen images of the same class)"),
     Figure("mia/pop_*/adv", "MIA advantage", "", "retrained", "2·|AUC − ½|"),
     Figure("mia/pop_*/tpr@fpr*", "MIA TPR", "%", "retrained", "true-positive rate at a low false-positive rate; empty if unresolved"),
@@ -108,5 +108,5 @@ def figure(key: str) -> Figure:
             return Figure(key, heading.format(**names), base.unit, target, formula.format(**names))
     for entry in CATALOG:
         if fnmatchcase(key, entry.pattern):
-            return entry
+            return replace(entry, heading=entry.heading.format(key.rpartition("/")[2]))
     raise KeyError(key)
