@@ -43,7 +43,7 @@ def gaussians() -> ImageData:
 
     names = tuple(f"class {label}" for label in range(K))
     # 180 of which 60 are held out, so that a probe has 50 of each class
-    return ImageData("gaussians", part(180), part(800), names, (0.5,), (28 / 255,), "gaussians")
+    return ImageData("gaussians", part(180), part(400), names, (0.5,), (28 / 255,), "gaussians")
 
 
 def train(court: Court, seed: int, *, without: bool, epochs: int = 40) -> nn.Module:
