@@ -15,7 +15,16 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bench import audit, orthogonality, request, shadow, statistics, training
+from bench import (
+    audit,
+    compat,
+    ensemble,
+    orthogonality,
+    request,
+    shadow,
+    statistics,
+    training,
+)
 from bench import input as input_pipeline
 from bench.results import Row, as_json, show
 from bench.setting import RANDOM, Setting, compose, open_images
@@ -33,6 +42,8 @@ BENCHMARKS: dict[str, Callable[[Setting], list[Row]]] = {
     "request": request.measure,
     "audit": audit.measure,
     "shadow": shadow.measure,
+    "compat": compat.measure,
+    "ensemble": ensemble.measure,
 }
 
 

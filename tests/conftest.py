@@ -79,7 +79,7 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cifar10_root() -> Path:
     """The folder with the real CIFAR-10; the test is skipped where there is none."""
     root = os.environ.get("ORTHOUNLEARN_DATA")

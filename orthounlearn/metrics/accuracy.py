@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from orthounlearn.metrics.scores import Floats, Ints, confidence, log_softmax
+from orthounlearn.metrics.scores import Floats, Ints, log_softmax
 
 
 def micro_accuracy(logits_NK: NDArray[np.floating], labels_N: Ints) -> float:
@@ -13,15 +13,6 @@ def micro_accuracy(logits_NK: NDArray[np.floating], labels_N: Ints) -> float:
     return float(np.mean(logits_NK.argmax(1) == labels_N))
 
 
-def per_class_accuracy(logits_NK: NDArray[np.floating], labels_N: Ints) -> Floats:
-    """Return the accuracy of each class (K,); nan for a class without images."""
-    num_classes = logits_NK.shape[1]
-    right = np.bincount(labels_N[logits_NK.argmax(1) == labels_N], minlength=num_classes)
-    count = np.bincount(labels_N, minlength=num_classes)
-    shares: Floats = np.full(num_classes, np.nan)
-    return np.divide(right, count, out=shares, where=count > 0)
-
-
 def prediction_histogram(logits_NK: NDArray[np.floating]) -> Floats:
     """Return the share of images that go to each class (K,); nan without images."""
     if not len(logits_NK):
@@ -29,24 +20,16 @@ def prediction_histogram(logits_NK: NDArray[np.floating]) -> Floats:
     return np.bincount(logits_NK.argmax(1), minlength=logits_NK.shape[1]) / len(logits_NK)
 
 
-def negative_log_likelihood(logits_NK: NDArray[np.floating], labels_N: Ints) -> float:
-    """Return the mean of −log p_y in nats; nan without images."""
-    if not len(labels_N):
-        return float("nan")
-    return float(-confidence(logits_NK, labels_N).mean())
-
-
-def expected_calibration_error(
+def calibration(
     logits_NK: NDArray[np.floating], labels_N: Ints, *, bins: int = 15
-) -> float:
-    """Return Σ_b (n_b / N) |accuracy_b − confidence_b| over equal bins of the top probability.
+) -> tuple[Floats, Ints]:
+    """Return what the expected calibration error is made of: accuracy − confidence, and its bin.
 
-    Source: Guo et al., arXiv 1706.04599, equation 3. In [0, 1]; nan without images.
+    Confidence is the top probability, accuracy 1 or 0, (N,) each; the bins are equal. The error is
+    Σ_b (n_b / N) |mean accuracy_b − mean confidence_b|.
+
+    Source: Guo et al., arXiv 1706.04599, equation 3.
     """
-    if not len(labels_N):
-        return float("nan")
     top = np.exp(log_softmax(logits_NK).max(1))
-    right = logits_NK.argmax(1) == labels_N
-    index = np.minimum((top * bins).astype(int), bins - 1)
-    gap = np.bincount(index, weights=right - top, minlength=bins)
-    return float(np.abs(gap).sum() / len(labels_N))
+    gaps_N: Floats = (logits_NK.argmax(1) == labels_N) - top
+    return gaps_N, np.minimum((top * bins).astype(np.int64), bins - 1)

@@ -1,6 +1,6 @@
 """What each figure means: heading, unit, target, formula. Tables and documentation read it here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -14,7 +14,7 @@ class Figure:
 
     Attributes:
         pattern: Its key, with `*` for names of scores and classes.
-        heading: For a table.
+        heading: For a table; {} is the last name of the key.
         unit: "%" is shown times 100; "ms" times 1000; "" as it is.
         target: Where it should be.
         formula: In one line, with the source if it has one.
@@ -38,17 +38,16 @@ CATALOG = (
     Figure("acc/retain_train", "Retain train", "%", "retrained", "accuracy on D_r (RA)"),
     Figure("acc/retain_val", "Retain val", "%", "retrained", "accuracy on held-out training images; chooses settings"),
     Figure("acc/retain_test", "Retain test", "%", "retrained", "accuracy on unseen images of the other classes (TA)"),
-    Figure("acc/retain_test_per_class/*", "Class", "%", "retrained", "accuracy on unseen images of one class"),
+    Figure("acc/retain_test_per_class/*", "Retain test, {}", "%", "retrained", "accuracy on unseen images of one class"),
     Figure("acc/nearest_class_drop", "Worst class drop", "%", "low", "largest loss of a retained class against the original"),
     Figure("acc/test_all", "Test, all classes", "%", "info", "accuracy on all unseen images; not TA"),
     Figure("loss/*", "Loss", "", "retrained", "mean −log p_y in nats"),
     Figure("ece/retain_test", "ECE", "%", "low", "Σ_b n_b/N |accuracy − confidence|, 15 bins (arXiv 1706.04599)"),
-    Figure("pred/forget_hist/*", "Routed to", "%", "retrained", "share of the forgotten test images that go to a class"),
+    Figure("pred/forget_hist/*", "Routed to {}", "%", "retrained", "share of the forgotten test images that go to a class"),
     Figure("mia/pop_*/auc", "MIA AUC", "", "retrained", "P(score of D_f > score of unseen images of the same class)"),
     Figure("mia/pop_*/adv", "MIA advantage", "", "retrained", "2·|AUC − ½|"),
     Figure("mia/pop_*/tpr@fpr*", "MIA TPR", "%", "retrained", "true-positive rate at a low false-positive rate; empty if unresolved"),
     Figure("mia/pop_*/bacc", "MIA bal. acc", "%", "retrained", "balanced accuracy of a threshold chosen on another half"),
-    Figure("mia/pop_margin/auc_gap_*", "MIA AUC gap", "", "info", "paired 95 % bootstrap interval of AUC_u − AUC_r"),
     Figure("mia/neighbour/auc", "Neighbour AUC", "", "retrained", "P(log-odds of the nearest retained class among the others: forgotten > its own test images); nearest by the retrained model"),
     Figure("lira/auc", "LiRA AUC", "", "retrained", "pooled-variance LiRA on margins over leave-one-out shadows (arXiv 2112.03570); on unlearned shadows U-LiRA, members against non-members of the same class"),
     Figure("lira/auc_sd", "LiRA spread", "", "info", "standard deviation of that AUC over targets"),
@@ -60,7 +59,7 @@ CATALOG = (
     Figure("rmia/auc_sd", "RMIA spread", "", "info", "standard deviation of that AUC over targets"),
     Figure("probe/*_index", "Probe index", "", "zero", "(probe_u − probe_r) / (probe_o − probe_r): 0 as after retraining, 1 nothing removed"),
     Figure("probe/k*_auc", "Probe AUC", "", "retrained", "AUC of that probe's probability, forgotten against retained test images"),
-    Figure("probe/k*", "Probe recall", "%", "retrained", "share of forgotten test images that a fresh linear classifier on the features finds again, fitted on k held-out images per class"),
+    Figure("probe/k*", "Probe recall", "%", "retrained", "share of forgotten test images that a fresh linear classifier on the features finds again, fitted on k held-out images per class; all: on as many as the audit reads, classes weighted alike"),
     Figure("depth/index", "Depth index", "", "zero", "Σ_b (u_b − r_b) / Σ_b (o_b − r_b) over the blocks' probe recalls: 0 as after retraining, 1 nothing removed"),
     Figure("depth/*", "Block", "%", "retrained", "as probe recall, on the pooled output of one block; k = 50, or 10 where a class has fewer images"),
     Figure("proto/recall", "Prototype recall", "%", "retrained", "share of forgotten test images nearest to the mean of their own class, 10 held-out images per class"),
@@ -73,9 +72,6 @@ CATALOG = (
     Figure("retain_ratio", "Retain ratio", "%", "high", "retain test accuracy over the original's"),
     Figure("drift/retain_test", "Retain drift", "%", "high", "retain test accuracy minus the original's on the same classes, after all requests so far"),
     Figure("sequence/step", "Step", "", "info", "place of the request in its sequence, from 1"),
-    Figure("kl/*_floor", "KL floor", "", "info", "that of one retrained model to another"),
-    Figure("js/*_floor", "JS floor", "", "info", "that of one retrained model to another"),
-    Figure("routing_js_floor", "Routing floor", "", "info", "that of one retrained model to another"),
     Figure("kl/*", "KL to R", "", "low", "mean KL(p_r ‖ p_u) in nats on test images"),
     Figure("js/*", "JS to R", "", "low", "mean Jensen-Shannon divergence to the retrained model in bits; floor: retrain against retrain"),
     Figure("routing_js", "Routing JS", "", "low", "JS in bits of where forgotten test images go, to the retrained model"),
@@ -85,11 +81,19 @@ CATALOG = (
     Figure("time/prep_s", "Prepare s", "", "low", "seconds before the request, for all classes at once"),
     Figure("time/unlearn_s", "Request ms", "ms", "low", "time of the request, without evaluation"),
 )  # fmt: skip
-"""In the order of a reader's questions; `KEY_gap` is always the difference to the retrained model."""
+"""In the order of a reader's questions; keys that are made of others are those of `_DERIVED`."""
+
+
+_DERIVED: dict[str, tuple[str, Target, str]] = {
+    "_gap": ("Δ {heading}", "low", "{formula}; minus the retrained model's"),
+    "_gap_low": ("Δ {heading}, from", "info", "lower end of the paired 95 % bootstrap interval over images of the difference to the retrained models: {formula}"),
+    "_gap_high": ("Δ {heading}, to", "info", "upper end of the paired 95 % bootstrap interval over images of the difference to the retrained models: {formula}"),
+    "_floor": ("{heading}, floor", "info", "{formula}; of one retrained model to another, mean over pairs"),
+}  # fmt: skip
 
 
 def figure(key: str) -> Figure:
-    """Return the entry of a key (without phase), gaps included.
+    """Return the entry of a key (without phase); gaps, their intervals and floors have theirs too.
 
     Raises:
         KeyError: The key is not in the catalog.
@@ -97,11 +101,12 @@ def figure(key: str) -> Figure:
     for entry in CATALOG:
         if entry.pattern == key:
             return entry
-    if key.endswith("_gap"):  # before the patterns, whose `*` would take the gap for the figure
-        base = figure(key.removesuffix("_gap"))
-        formula = f"{base.formula}; minus the retrained model's"
-        return Figure(key, f"Δ {base.heading}", base.unit, "low", formula)
+    for ending, (heading, target, formula) in _DERIVED.items():
+        if key.endswith(ending):  # before the patterns, whose `*` would take it for the figure
+            base = figure(key.removesuffix(ending))
+            names = {"heading": base.heading, "formula": base.formula}
+            return Figure(key, heading.format(**names), base.unit, target, formula.format(**names))
     for entry in CATALOG:
         if fnmatchcase(key, entry.pattern):
-            return entry
+            return replace(entry, heading=entry.heading.format(key.rpartition("/")[2]))
     raise KeyError(key)

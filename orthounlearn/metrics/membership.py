@@ -5,7 +5,7 @@ members of other classes than the non-members the attack would only see whether 
 With several forgotten classes each is attacked on its own, and the values are averaged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from orthounlearn.metrics import roc, scores
+from orthounlearn.metrics.sample import Mean, Part, Ranking, Sample
 from orthounlearn.metrics.scores import Floats, Ints
 
+_RATES = {"tpr@fpr1e-2": 0.01, "tpr@fpr5e-2": 0.05}
 _FOLDS = 5
 _TOP = 5  # sorted log-probabilities that the learned attacker sees
 
@@ -29,8 +31,8 @@ def population_attacks(
     *,
     forget: Sequence[int],
     seed: int = 0,
-) -> dict[str, float]:
-    """Return AUC, advantage, TPR at low FPR and balanced accuracy of six attacks.
+) -> dict[str, Sample]:
+    """Return AUC, advantage, TPR at low FPR and balanced accuracy of six attacks, image by image.
 
     Args:
         member_logits: (N, K) on the forgotten training images.
@@ -41,62 +43,65 @@ def population_attacks(
         seed: Of folds and halves.
 
     Returns:
-        `pop_SCORE/{auc,adv,tpr@fpr1e-2,tpr@fpr5e-2,bacc}` for SCORE in conf, margin, entropy,
-        mentr, rest, lr.
+        `pop_SCORE/` (a ROC: `auc`, `adv`, `tpr@fpr1e-2`, `tpr@fpr5e-2`) and `pop_SCORE/bacc` for
+        SCORE in conf, margin, entropy, mentr, rest, lr.
     """
-    per_class = [
-        _attack_one_class(
-            member_logits[member_labels == label],
-            member_labels[member_labels == label],
-            other_logits[other_labels == label],
-            other_labels[other_labels == label],
+    rows = [
+        [np.flatnonzero(labels == c) for labels in (member_labels, other_labels)] for c in forget
+    ]
+    by_score: dict[str, list[tuple[Part, Part]]] = {}
+    for of_members, of_others in rows:
+        scored = _scores(
+            (member_logits[of_members], member_labels[of_members]),
+            (other_logits[of_others], other_labels[of_others]),
             forget=forget,
             seed=seed,
         )
-        for label in forget
-    ]
-    return {key: float(np.mean([values[key] for values in per_class])) for key in per_class[0]}
+        for name, ((one, members), (other, others)) in scored.items():
+            pair = (
+                Part("forget_train", members, of_members[one], len(member_labels)),
+                Part("forget_test", others, of_others[other], len(other_labels)),
+            )
+            by_score.setdefault(name, []).append(pair)
+    attacks: dict[str, Sample] = {}
+    for name, pairs in by_score.items():
+        attacks[f"pop_{name}/"] = Ranking(tuple(pairs), advantage=True, rates=_RATES)
+        attacks[f"pop_{name}/bacc"] = _balanced(pairs, seed)
+    return attacks
 
 
-def _attack_one_class(
-    member_logits: NDArray[np.floating],
-    member_labels: Ints,
-    other_logits: NDArray[np.floating],
-    other_labels: Ints,
+def _balanced(pairs: Sequence[tuple[Part, Part]], seed: int) -> Mean:
+    """Return the balanced accuracy: the mean over classes, halves and sides."""
+    parts: list[Part] = []
+    for members, others in pairs:
+        hits = roc.balanced_hits(members.values_N, others.values_N, seed=seed)
+        for side, (chosen, right) in zip((members, members, others, others), hits, strict=True):
+            parts.append(side.only(chosen, right))
+    return Mean(tuple(parts), (1 / len(parts),) * len(parts))
+
+
+Scored = tuple[Ints, Floats]
+"""Indices of a side's images, and the score of each."""
+
+
+def _scores(
+    members: tuple[NDArray[np.floating], Ints],
+    others: tuple[NDArray[np.floating], Ints],
     *,
     forget: Sequence[int],
     seed: int,
-) -> dict[str, float]:
-    pairs: dict[str, tuple[Floats, Floats]] = {
-        name: (score(member_logits, member_labels), score(other_logits, other_labels))
-        for name, score in (
-            ("conf", scores.confidence),
-            ("margin", scores.margin),
-            ("entropy", scores.entropy),
-            ("mentr", scores.modified_entropy),
-        )
-    }
-    pairs["rest"] = (scores.rest(member_logits, forget), scores.rest(other_logits, forget))
-    values = {}
-    for name, (members, others) in pairs.items():
-        values.update(_figures(name, members, others, seed))
-    learned = learned_attack(
-        _features(member_logits, member_labels, forget),
-        _features(other_logits, other_labels, forget),
-        seed=seed,
-    )
-    values.update(_figures("lr", *learned, seed))
-    return values
+) -> dict[str, tuple[Scored, Scored]]:
+    def both(score: Callable[[NDArray[np.floating], Ints], Floats]) -> tuple[Scored, Scored]:
+        one, other = score(*members), score(*others)
+        return (np.arange(len(one)), one), (np.arange(len(other)), other)
 
-
-def _figures(name: str, members: Floats, others: Floats, seed: int) -> dict[str, float]:
-    area = roc.auc(members, others)
     return {
-        f"pop_{name}/auc": area,
-        f"pop_{name}/adv": roc.advantage(area),
-        f"pop_{name}/tpr@fpr1e-2": roc.resolved_tpr(members, others, 0.01),
-        f"pop_{name}/tpr@fpr5e-2": roc.resolved_tpr(members, others, 0.05),
-        f"pop_{name}/bacc": roc.balanced_accuracy(members, others, seed=seed),
+        "conf": both(scores.confidence),
+        "margin": both(scores.margin),
+        "entropy": both(scores.entropy),
+        "mentr": both(scores.modified_entropy),
+        "rest": both(lambda logits, _: scores.rest(logits, forget)),
+        "lr": learned_attack(_features(*members, forget), _features(*others, forget), seed=seed),
     }
 
 
@@ -117,7 +122,7 @@ def _features(logits_NK: NDArray[np.floating], labels_N: Ints, forget: Sequence[
 
 def learned_attack(
     member_features: Floats, other_features: Floats, *, seed: int = 0
-) -> tuple[Floats, Floats]:
+) -> tuple[Scored, Scored]:
     """Return scores of a logistic attacker that never saw the image it judges.
 
     Equally many members and non-members, five stratified folds. A linear model on the loss alone
@@ -129,54 +134,18 @@ def learned_attack(
         seed: Of the draw and the folds.
 
     Returns:
-        Scores of the drawn members and of the drawn others, min(N, M) each; empty arrays if there
-        are too few images for the folds.
+        Indices and scores of the drawn members, and of the drawn others, min(N, M) each; empty
+        arrays if there are too few images for the folds.
     """
-    count = min(len(member_features), len(other_features))
+    sides = member_features, other_features
+    count = min(map(len, sides))
     if count < _FOLDS:
-        return np.empty(0), np.empty(0)
+        return (np.empty(0, np.int64), np.empty(0)), (np.empty(0, np.int64), np.empty(0))
     rng = np.random.default_rng(seed)
-    drawn = [side[rng.permutation(len(side))[:count]] for side in (member_features, other_features)]
+    rows = [rng.permutation(len(side))[:count] for side in sides]
     truth = np.repeat([1, 0], count)
     attacker = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    judged = cross_val_predict(
-        attacker, np.concatenate(drawn), truth, cv=folds, method="decision_function"
-    )
-    return judged[:count], judged[count:]
-
-
-def paired_bootstrap(
-    unlearned: tuple[Floats, Floats],
-    retrained: tuple[Floats, Floats],
-    *,
-    rounds: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the percentile interval of AUC(unlearned) − AUC(retrained) on the same images.
-
-    Members and non-members are resampled apart; both networks are judged on the same draw, since
-    a finite draw shifts all networks alike.
-
-    Args:
-        unlearned: Scores of members (N,) and others (M,).
-        retrained: Scores of the same images by the other network.
-        rounds: Number of resamples.
-        level: Of the interval.
-        seed: Of the resamples.
-    """
-    rng = np.random.default_rng(seed)
-    count, other_count = len(unlearned[0]), len(unlearned[1])
-    # AUC of a resample = weights' bilinear form over P(member > other) + P(tie) / 2.
-    difference = _wins(*unlearned) - _wins(*retrained)
-    member_weights = rng.multinomial(count, np.full(count, 1 / count), rounds) / count
-    other_weights = rng.multinomial(other_count, np.full(other_count, 1 / other_count), rounds)
-    values = ((member_weights @ difference) * other_weights).sum(1) / other_count
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def _wins(members: Floats, others: Floats) -> Floats:
-    compared = members[:, None] - others[None, :]
-    return np.asarray((compared > 0) + 0.5 * (compared == 0))
+    drawn = np.concatenate([side[chosen] for side, chosen in zip(sides, rows, strict=True)])
+    judged = cross_val_predict(attacker, drawn, truth, cv=folds, method="decision_function")
+    return (rows[0], judged[:count]), (rows[1], judged[count:])

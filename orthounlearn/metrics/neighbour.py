@@ -4,48 +4,36 @@ A retrained network mistakes forgotten images for one class above all, its neare
 of that class, compared with real images of it, has a value of its own: the target.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
-from orthounlearn.metrics.roc import auc
 from orthounlearn.metrics.scores import Floats
 
 
-def nearest_class(logits_NK: NDArray[np.floating], label: int) -> int:
+def nearest_class(logits: Sequence[NDArray[np.floating]], label: int) -> int:
     """Return the class other than `label` with the largest mean probability.
 
     Args:
-        logits_NK: Of a retrained network on images of the forgotten class.
+        logits: Of each retrained network on images of the forgotten class, (N, K).
         label: The forgotten class.
     """
-    means_K = np.exp(log_softmax(logits_NK.astype(np.float64), axis=1)).mean(0)
+    each = [np.exp(log_softmax(one.astype(np.float64), axis=1)).mean(0) for one in logits]
+    means_K = np.mean(each, axis=0)
     means_K[label] = -1.0
     return int(means_K.argmax())
 
 
-def neighbour_auc(
-    forgotten_NK: NDArray[np.floating],
-    neighbours_MK: NDArray[np.floating],
-    *,
-    label: int,
-    neighbour: int,
-) -> float:
-    """Return P(forgotten images score higher than the neighbour's own), in [0, 1].
-
-    The score is log p_nn − log Σ_{j ≠ c, nn} p_j, for which the logit of the forgotten class c
-    plays no part.
+def neighbour_score(logits_NK: NDArray[np.floating], *, label: int, neighbour: int) -> Floats:
+    """Return log p_nn − log Σ_{j ≠ c, nn} p_j, for which the forgotten class c plays no part.
 
     Args:
-        forgotten_NK: Logits on unseen images of the forgotten class.
-        neighbours_MK: Logits on unseen images of the neighbour.
+        logits_NK: Of the attacked network.
         label: The forgotten class c.
         neighbour: nn, from `nearest_class`.
     """
-
-    def score(logits_NK: NDArray[np.floating]) -> Floats:
-        wide = logits_NK.astype(np.float64)
-        others = np.delete(wide, [label, neighbour], axis=1)
-        return np.asarray(wide[:, neighbour] - logsumexp(others, axis=1))
-
-    return auc(score(forgotten_NK), score(neighbours_MK))
+    wide = logits_NK.astype(np.float64)
+    others = np.delete(wide, [label, neighbour], axis=1)
+    return np.asarray(wide[:, neighbour] - logsumexp(others, axis=1))

@@ -44,64 +44,89 @@ def most_shots(fit: Features) -> int:
     return max([shots for shots in SHOTS if shots <= count], default=min(SHOTS))
 
 
+@dataclass(frozen=True)
+class Probed:
+    """What probes found.
+
+    Attributes:
+        found_N: Share of the draws whose probe gave a forgotten image its own class; nan if some
+            class has too few images to fit on.
+        scores: For each draw the forgotten classes' probability, of the forgotten images and of
+            the retained ones; () without these.
+    """
+
+    found_N: Floats
+    scores: tuple[tuple[Floats, Floats], ...]
+
+    @property
+    def recall(self) -> float:
+        """Share of the forgotten images that get their own class, in [0, 1]."""
+        return float(self.found_N.mean())
+
+    @property
+    def auc(self) -> float:
+        """Area under the ROC of the scores, forgotten against retained images; nan without any."""
+        return float(np.mean([auc(*pair) for pair in self.scores])) if self.scores else float("nan")
+
+
 def linear_probe(
     fit: Features,
     forgotten: Features,
     retained: Features | None = None,
     *,
-    shots: int,
+    shots: int | None,
     seed: int = 0,
-) -> dict[str, float]:
+) -> Probed:
     """Return how well a probe finds the forgotten classes again.
 
     Args:
         fit: Images of all classes to fit on.
         forgotten: Other images of the forgotten classes.
-        retained: Other images of the other classes; None: no `auc`.
-        shots: Images per class to fit on.
+        retained: Other images of the other classes; None: no scores.
+        shots: Images per class to fit on; None takes all, each class with the same weight.
         seed: Of the draws.
-
-    Returns:
-        `recall`: share of the forgotten images that the probe gives their own class, in [0, 1].
-        `auc`: area under the ROC of the forgotten classes' probability, forgotten against retained
-        images. Both nan if a class has fewer than `shots` images to fit on.
     """
+    counts = np.unique(fit.labels_N, return_counts=True)[1]
+    if shots is not None and counts.min() < shots:
+        return Probed(np.full(len(forgotten.labels_N), np.nan), ())
     forget = np.unique(forgotten.labels_N)
-    if np.unique(fit.labels_N, return_counts=True)[1].min() < shots:
-        return {"recall": float("nan"), "auc": float("nan")}
-    recalls, areas = [], []
-    for draw in range(_DRAWS):
-        chosen = _draw(fit.labels_N, shots, np.random.default_rng([seed, draw]))
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=_PENALTY, max_iter=1000))
+    found, scores = [], []
+    for draw in range(_DRAWS if shots else 1):
+        chosen = (
+            _draw(fit.labels_N, shots, np.random.default_rng([seed, draw]))
+            if shots
+            else np.arange(len(fit.labels_N))
+        )
+        classifier = LogisticRegression(
+            C=_PENALTY, max_iter=1000, class_weight=None if shots else "balanced"
+        )
+        probe = make_pipeline(StandardScaler(), classifier)
         probe.fit(fit.values_NC[chosen].astype(np.float64), fit.labels_N[chosen])
-        recalls.append(np.mean(probe.predict(forgotten.values_NC) == forgotten.labels_N))
+        found.append(probe.predict(forgotten.values_NC) == forgotten.labels_N)
         if retained is not None:
             columns = np.isin(probe.classes_, forget)
-            sides = [
+            one, other = (
                 probe.predict_proba(part.values_NC)[:, columns].sum(1)
                 for part in (forgotten, retained)
-            ]
-            areas.append(auc(*sides))
-    return {
-        "recall": float(np.mean(recalls)),
-        "auc": float(np.mean(areas)) if areas else float("nan"),
-    }
+            )
+            scores.append((one, other))
+    return Probed(np.mean(found, axis=0), tuple(scores))
 
 
-def prototype_recall(fit: Features, forgotten: Features, *, shots: int, seed: int = 0) -> float:
-    """Return the share of forgotten images that are nearest to the mean of their own class.
+def prototype_recall(fit: Features, forgotten: Features, *, shots: int, seed: int = 0) -> Floats:
+    """Return which forgotten images are nearest to the mean of their own class (1 or 0).
 
     Distance is Euclidean between features scaled to length 1; nothing is trained. nan if a class
     has fewer than `shots` images to fit on.
     """
     labels, counts = np.unique(fit.labels_N, return_counts=True)
     if counts.min() < shots:
-        return float("nan")
+        return np.full(len(forgotten.labels_N), np.nan)
     chosen = _draw(fit.labels_N, shots, np.random.default_rng(seed))
     values, own = _unit(fit.values_NC[chosen]), fit.labels_N[chosen]
     means_KC = _unit(np.stack([values[own == label].mean(0) for label in labels]))
     nearest = labels[(_unit(forgotten.values_NC) @ means_KC.T).argmax(1)]
-    return float(np.mean(nearest == forgotten.labels_N))
+    return np.asarray(nearest == forgotten.labels_N, dtype=np.float64)
 
 
 def probe_index(

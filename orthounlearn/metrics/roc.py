@@ -1,9 +1,11 @@
 """ROC figures with the field's traps closed; see each function."""
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.integrate import trapezoid
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from orthounlearn.metrics.scores import Floats
+from orthounlearn.metrics.scores import Floats, Ints
 
 MIN_FALSE_POSITIVES = 10
 """A false-positive rate is reported only if it allows this many negatives: resolution is 1/n."""
@@ -49,23 +51,62 @@ def resolved_tpr(members: Floats, others: Floats, alpha: float) -> float:
     return tpr_at_fpr(members, others, alpha)
 
 
-def balanced_accuracy(members: Floats, others: Floats, *, seed: int = 0) -> float:
-    """Return the balanced accuracy of the threshold that is best on another half.
+def weighted_rates(
+    members_N: Floats, others_M: Floats, drawn_BN: Floats, drawn_BM: Floats
+) -> tuple[Floats, Floats]:
+    """Return true- and false-positive rates (B, T + 1) at all thresholds, for draws of the images.
+
+    Args:
+        members_N: Scores.
+        others_M: Scores.
+        drawn_BN: How often each draw has each member.
+        drawn_BM: How often each draw has each of the others.
+
+    Returns:
+        From no image called member to all of them; T is the number of different scores.
+    """
+    scores = np.concatenate([members_N, others_M])
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    is_member = order < len(members_N)
+
+    def rates(drawn: Floats, own: NDArray[np.bool_], offset: int) -> Floats:
+        # Sums over the side's own images alone, read at the thresholds of both.
+        sums = np.zeros((len(drawn), drawn.shape[1] + 1))
+        np.cumsum(drawn[:, order[own] - offset], axis=1, out=sums[:, 1:])
+        reached = np.append(0, np.cumsum(own)[last])
+        return np.asarray(sums[:, reached] / sums[:, -1:])
+
+    return rates(drawn_BN, is_member, 0), rates(drawn_BM, ~is_member, len(members_N))
+
+
+def area_under(tpr_BT: Floats, fpr_BT: Floats) -> Floats:
+    """Return the areas (B,) under curves from `weighted_rates`; ties count half."""
+    return np.asarray(trapezoid(tpr_BT, fpr_BT, axis=1))
+
+
+def balanced_hits(members: Floats, others: Floats, *, seed: int = 0) -> list[tuple[Ints, Floats]]:
+    """Return where the threshold that is best on another half of the images is right.
 
     Halves are drawn once and used both ways, so that no image is judged by a threshold that it
-    helped to choose. nan with fewer than two images on a side.
+    helped to choose. The balanced accuracy is the mean of the four means.
+
+    Returns:
+        Indices and 1 or 0 for each: of the members' halves, then of the others'; all empty with
+        fewer than two images on a side.
     """
     if min(len(members), len(others)) < 2:
-        return float("nan")
+        return [(np.empty(0, np.int64), np.empty(0))] * 4
     rng = np.random.default_rng(seed)
-    cut_m, cut_o = (np.array_split(rng.permutation(side), 2) for side in (members, others))
-    values = []
+    cut_m, cut_o = (np.array_split(rng.permutation(len(side)), 2) for side in (members, others))
+    hits, rejections = [], []
     for a, b in ((0, 1), (1, 0)):
-        threshold, direction = _best_threshold(cut_m[a], cut_o[a])
-        hit = np.mean(direction * cut_m[b] >= direction * threshold)
-        rejected = np.mean(direction * cut_o[b] < direction * threshold)
-        values.append((hit + rejected) / 2)
-    return float(np.mean(values))
+        threshold, direction = _best_threshold(members[cut_m[a]], others[cut_o[a]])
+        hit = direction * members[cut_m[b]] >= direction * threshold
+        rejected = direction * others[cut_o[b]] < direction * threshold
+        hits.append((cut_m[b], hit.astype(np.float64)))
+        rejections.append((cut_o[b], rejected.astype(np.float64)))
+    return [*hits, *rejections]
 
 
 def _best_threshold(members: Floats, others: Floats) -> tuple[float, int]:

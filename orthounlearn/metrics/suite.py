@@ -7,8 +7,17 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from orthounlearn.metrics import accuracy, compat, divergence, membership, neighbour, probe
-from orthounlearn.metrics.scores import Ints, margin
+from orthounlearn.metrics import (
+    accuracy,
+    compat,
+    divergence,
+    membership,
+    neighbour,
+    probe,
+    scores,
+)
+from orthounlearn.metrics.sample import Calibration, Mean, Part, Ranking, Sample, values
+from orthounlearn.metrics.scores import Floats, Ints
 
 _ACCURATE = ("forget_train", "forget_test", "retain_train", "retain_val", "retain_test")
 
@@ -17,6 +26,9 @@ AUDITED = (*_ACCURATE, "forget_probe")
 
 CLASSIFIER = "classifier"
 """The layer whose features are what the network's classifier reads; blocks go by number."""
+
+PROBES = {**{f"k{shots}": shots for shots in probe.SHOTS}, "kall": None}
+"""Images per class that the probes of the classifier's features are fitted on, by name."""
 
 _FITTED = ("forget_probe", "retain_val")  # what probes are fitted on
 _ASKED = ("forget_test", "retain_test")  # and asked about
@@ -49,10 +61,10 @@ class Outputs:
         return self.logits[split], self.labels[split]
 
 
-def audit(
+def samples(
     outputs: Outputs, *, forget: Sequence[int], class_names: Sequence[str], seed: int = 0
-) -> dict[str, float]:
-    """Return every figure that needs this network alone.
+) -> dict[str, Sample]:
+    """Return every figure that needs this network alone, image by image.
 
     Args:
         outputs: On the splits of `AUDITED`.
@@ -60,55 +72,76 @@ def audit(
         class_names: K names.
         seed: Of the attackers' draws.
     """
-    values = {f"acc/{split}": accuracy.micro_accuracy(*outputs[split]) for split in _ACCURATE}
+    found: dict[str, Sample] = {}
+    for split in _ACCURATE:
+        found[f"acc/{split}"] = _mean(split, scores.correctness(*outputs[split]))
     for split in ("forget_train", "forget_test", "retain_test"):
-        values[f"loss/{split}"] = accuracy.negative_log_likelihood(*outputs[split])
-    (forget_logits, forget_labels), (retain_logits, retain_labels) = (
-        outputs["forget_test"],
-        outputs["retain_test"],
-    )
-    values["acc/test_all"] = accuracy.micro_accuracy(
-        np.concatenate([forget_logits, retain_logits]),
-        np.concatenate([forget_labels, retain_labels]),
-    )
-    values["ece/retain_test"] = accuracy.expected_calibration_error(*outputs["retain_test"])
-    by_class = accuracy.per_class_accuracy(*outputs["retain_test"])
+        found[f"loss/{split}"] = _mean(split, -scores.confidence(*outputs[split]))
+    found["acc/test_all"] = _pooled(found["acc/forget_test"], found["acc/retain_test"])
+    labels_N = outputs.labels["retain_test"]
+    right_N = scores.correctness(*outputs["retain_test"])
     for label, name in enumerate(class_names):
         if label not in forget:
-            values[f"acc/retain_test_per_class/{name}"] = float(by_class[label])
-    for name, share in zip(
-        class_names, accuracy.prediction_histogram(outputs.logits["forget_test"]), strict=True
-    ):
-        values[f"pred/forget_hist/{name}"] = float(share)
+            rows = np.flatnonzero(labels_N == label)
+            part = Part("retain_test", right_N[rows], rows, len(labels_N))
+            found[f"acc/retain_test_per_class/{name}"] = Mean((part,))
+    gaps_N, bins_N = accuracy.calibration(*outputs["retain_test"])
+    found["ece/retain_test"] = Calibration(Part.whole("retain_test", gaps_N), bins_N)
+    routes_N = outputs.logits["forget_test"].argmax(1)
+    for label, name in enumerate(class_names):
+        found[f"pred/forget_hist/{name}"] = _mean("forget_test", (routes_N == label).astype(float))
     attacks = membership.population_attacks(
         *outputs["forget_train"], *outputs["forget_test"], forget=forget, seed=seed
     )
-    values.update({f"mia/{key}": value for key, value in attacks.items()})
+    found |= {f"mia/{key}": attack for key, attack in attacks.items()}
     parts = outputs["retain_train"], outputs["retain_test"], outputs["forget_train"]
-    efficacy = compat.salun_efficacy(*parts, seed=seed)
-    values.update({f"compat/{key}": value for key, value in efficacy.items()})
-    values["compat/golatkar_mia"] = compat.golatkar_mia(*parts, seed=seed)
-    return values | _probes(outputs, seed)
+    for key, called_N in compat.salun_efficacy(*parts, seed=seed).items():
+        found[f"compat/{key}"] = _mean("forget_train", called_N)
+    golatkar_N = compat.golatkar_mia(*parts, seed=seed)
+    found["compat/golatkar_mia"] = _mean("forget_train", golatkar_N)
+    return found | _probes(outputs, seed)
 
 
-def _probes(outputs: Outputs, seed: int) -> dict[str, float]:
+def audit(
+    outputs: Outputs, *, forget: Sequence[int], class_names: Sequence[str], seed: int = 0
+) -> dict[str, float]:
+    """Return the figures of `samples`."""
+    return values(samples(outputs, forget=forget, class_names=class_names, seed=seed))
+
+
+def _mean(split: str, values_N: Floats) -> Mean:
+    return Mean((Part.whole(split, values_N),))
+
+
+def _pooled(*each: Sample) -> Mean:
+    """Return the mean over the images of several samples together."""
+    parts = tuple(part for sample in each for part in sample.parts)
+    count = sum(part.total for part in parts)
+    return Mean(parts, tuple(part.total / count for part in parts))
+
+
+def _probes(outputs: Outputs, seed: int) -> dict[str, Sample]:
     layers = outputs.features.get(_ASKED[0], {})
-    values: dict[str, float] = {}
+    found: dict[str, Sample] = {}
     for layer in layers:
         fit, forgotten = _joined(outputs, _FITTED, layer), _joined(outputs, _ASKED[:1], layer)
         if layer != CLASSIFIER:
             shots = probe.most_shots(fit)
-            found = probe.linear_probe(fit, forgotten, shots=shots, seed=seed)
-            values[f"depth/{layer}"] = found["recall"]
+            probed = probe.linear_probe(fit, forgotten, shots=shots, seed=seed)
+            found[f"depth/{layer}"] = _mean("forget_test", probed.found_N)
             continue
         retained = _joined(outputs, _ASKED[1:], layer)
-        for shots in probe.SHOTS:
-            found = probe.linear_probe(fit, forgotten, retained, shots=shots, seed=seed)
-            values |= {f"probe/k{shots}": found["recall"], f"probe/k{shots}_auc": found["auc"]}
-        values["proto/recall"] = probe.prototype_recall(
-            fit, forgotten, shots=min(probe.SHOTS), seed=seed
-        )
-    return values
+        for name, shots_or_all in PROBES.items():
+            probed = probe.linear_probe(fit, forgotten, retained, shots=shots_or_all, seed=seed)
+            found[f"probe/{name}"] = _mean("forget_test", probed.found_N)
+            pairs = [
+                (Part.whole("forget_test", one), Part.whole("retain_test", other))
+                for one, other in probed.scores
+            ]
+            found[f"probe/{name}_"] = Ranking(tuple(pairs))
+        recalled_N = probe.prototype_recall(fit, forgotten, shots=min(probe.SHOTS), seed=seed)
+        found["proto/recall"] = _mean("forget_test", recalled_N)
+    return found
 
 
 def _joined(outputs: Outputs, splits: Sequence[str], layer: str) -> probe.Features:
@@ -119,7 +152,7 @@ def _joined(outputs: Outputs, splits: Sequence[str], layer: str) -> probe.Featur
 
 
 def against_both(
-    values: Mapping[str, float], original: Mapping[str, float], retrained: Mapping[str, float]
+    figures: Mapping[str, float], original: Mapping[str, float], retrained: Mapping[str, float]
 ) -> dict[str, float]:
     """Return where the network stands on the way from the original to the retrained one.
 
@@ -127,42 +160,42 @@ def against_both(
     the blocks' own indices would be ruled by early blocks, where original and retrained network
     hardly differ and an index is noise.
     """
-    shared = [key for key in values if key in original and key in retrained]
+    shared = [key for key in figures if key in original and key in retrained]
     found = {
-        f"{key}_index": probe.probe_index([values[key]], [original[key]], [retrained[key]])
-        for key in (f"probe/k{shots}" for shots in probe.SHOTS)
+        f"{key}_index": probe.probe_index([figures[key]], [original[key]], [retrained[key]])
+        for key in (f"probe/{name}" for name in PROBES)
         if key in shared
     }
     depth = [key for key in shared if key.startswith("depth/")]
     if depth:
         found["depth/index"] = probe.probe_index(
-            *([figures[key] for key in depth] for figures in (values, original, retrained))
+            *([one[key] for key in depth] for one in (figures, original, retrained))
         )
     return found
 
 
 def against_original(
-    values: Mapping[str, float], original: Mapping[str, float]
+    figures: Mapping[str, float], original: Mapping[str, float]
 ) -> dict[str, float]:
     """Return what the request cost: retained accuracy as a share, and the worst class.
 
     Args:
-        values: Of the unlearned network, from `audit`.
+        figures: Of the unlearned network, from `audit`.
         original: Of the original network.
     """
     prefix = "acc/retain_test_per_class/"
-    drops = [original[key] - values[key] for key in values if key.startswith(prefix)]
+    drops = [original[key] - figures[key] for key in figures if key.startswith(prefix)]
     before = original["acc/retain_test"]
     return {
-        "retain_ratio": values["acc/retain_test"] / before if before else float("nan"),
-        "drift/retain_test": values["acc/retain_test"] - before,
+        "retain_ratio": figures["acc/retain_test"] / before if before else float("nan"),
+        "drift/retain_test": figures["acc/retain_test"] - before,
         "acc/nearest_class_drop": float(np.nanmax(drops)),
     }
 
 
 def against_retrained(
     outputs: Outputs,
-    values: Mapping[str, float],
+    figures: Mapping[str, float],
     retrained_outputs: Outputs,
     retrained: Mapping[str, float],
 ) -> dict[str, float]:
@@ -170,34 +203,55 @@ def against_retrained(
 
     Args:
         outputs: Of the unlearned network.
-        values: Its figures, from `audit`.
+        figures: Its figures.
         retrained_outputs: Of the retrained network, on the same splits.
         retrained: Its figures.
     """
     gaps = {
-        f"{key}_gap": value - retrained[key] for key, value in values.items() if key in retrained
+        f"{key}_gap": value - retrained[key] for key, value in figures.items() if key in retrained
     }
-    gaps |= _distances(outputs, retrained_outputs)
-    gaps |= _neighbour(outputs, retrained_outputs)
-    # ToW (Zhao et al., RUM, arXiv 2406.01257): forget accuracy on the training images.
-    factors = [
-        1 - abs(gaps[f"acc/{s}_gap"]) for s in ("forget_train", "retain_train", "retain_test")
+    return gaps | _distances(outputs, retrained_outputs) | _composites(gaps)
+
+
+def between_retrained(
+    retrained: Sequence[Outputs], figures: Sequence[Mapping[str, float]]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return what retrained networks differ by among themselves: means over ordered pairs.
+
+    Args:
+        retrained: Their outputs; nothing is returned for one.
+        figures: The figures of each.
+
+    Returns:
+        The floor of each figure, |r_i − r_j| under the figure's own key; and, as `KEY_floor`, that
+        of each distance and composite of `against_retrained`.
+    """
+    pairs = [
+        against_retrained(retrained[i], figures[i], retrained[j], figures[j])
+        for i, j in permutations(range(len(retrained)), 2)
     ]
-    gaps["tow"] = float(np.prod(factors))
+    means = {
+        key: float(np.mean([abs(pair[key]) for pair in pairs]))
+        for key in (pairs[0] if pairs else ())
+        if all(key in pair for pair in pairs)
+    }
+    floors = {key.removesuffix("_gap"): v for key, v in means.items() if _is_gap(key)}
+    return floors, {f"{key}_floor": v for key, v in means.items() if not _is_gap(key)}
+
+
+def _is_gap(key: str) -> bool:
+    return key.endswith("_gap") and key != "avg_gap"
+
+
+def _composites(gaps: Mapping[str, float]) -> dict[str, float]:
+    # ToW (Zhao et al., RUM, arXiv 2406.01257): forget accuracy on the training images.
+    three = ("acc/forget_train", "acc/retain_train", "acc/retain_test")
     # The four of SalUn's table, in the same unit: UA, RA, TA, MIA-efficacy.
-    four = ("acc/forget_train", "acc/retain_train", "acc/retain_test", "compat/salun_confidence")
-    gaps["avg_gap"] = float(np.mean([abs(gaps[f"{key}_gap"]) for key in four]))
-    gaps["mia/pop_margin/auc_gap_low"], gaps["mia/pop_margin/auc_gap_high"] = _margin_interval(
-        outputs, retrained_outputs
-    )
-    return gaps
-
-
-def between_retrained(retrained: Sequence[Outputs]) -> dict[str, float]:
-    """Return the floor of each distance: its mean over pairs of retrained networks; {} for one."""
-    pairs = [_distances(one, other) for one, other in permutations(retrained, 2)]
-    keys = pairs[0] if pairs else ()
-    return {f"{key}_floor": float(np.mean([pair[key] for pair in pairs])) for key in keys}
+    four = (*three, "compat/salun_confidence")
+    return {
+        "tow": float(np.prod([1 - abs(gaps[f"{key}_gap"]) for key in three])),
+        "avg_gap": float(np.mean([abs(gaps[f"{key}_gap"]) for key in four])),
+    }
 
 
 def _distances(outputs: Outputs, retrained: Outputs) -> dict[str, float]:
@@ -213,30 +267,29 @@ def _distances(outputs: Outputs, retrained: Outputs) -> dict[str, float]:
     return found
 
 
-def _neighbour(outputs: Outputs, retrained: Outputs) -> dict[str, float]:
-    """Return the neighbour-class attack's AUC and its gap; {} for several forgotten classes."""
-    forget = np.unique(outputs.labels["forget_test"])
+def neighbour_samples(
+    networks: Sequence[Outputs], retrained: Sequence[Outputs]
+) -> list[dict[str, Sample]]:
+    """Return the neighbour-class attack on each network; {} each for several forgotten classes.
+
+    Args:
+        networks: What to attack.
+        retrained: One or more; they say which class is the nearest.
+    """
+    forget = np.unique(retrained[0].labels["forget_test"])
     if len(forget) != 1:
-        return {}
+        return [{} for _ in networks]
     label = int(forget[0])
-    nearest = neighbour.nearest_class(retrained.logits["forget_test"], label)
-    ours, theirs = (
-        neighbour.neighbour_auc(
-            one.logits["forget_test"],
-            one.logits["retain_test"][one.labels["retain_test"] == nearest],
-            label=label,
-            neighbour=nearest,
+    nearest = neighbour.nearest_class([one.logits["forget_test"] for one in retrained], label)
+
+    def attacked(one: Outputs) -> dict[str, Sample]:
+        labels_N = one.labels["retain_test"]
+        rows = np.flatnonzero(labels_N == nearest)
+        forgotten_N, own_N = (
+            neighbour.neighbour_score(logits, label=label, neighbour=nearest)
+            for logits in (one.logits["forget_test"], one.logits["retain_test"][rows])
         )
-        for one in (outputs, retrained)
-    )
-    return {"mia/neighbour/auc": ours, "mia/neighbour/auc_gap": ours - theirs}
+        own = Part("retain_test", own_N, rows, len(labels_N))
+        return {"mia/neighbour/": Ranking(((Part.whole("forget_test", forgotten_N), own),))}
 
-
-def _margin_interval(outputs: Outputs, retrained: Outputs) -> tuple[float, float]:
-    """Paired 95 % interval of the margin attack's AUC gap; nan for several forgotten classes."""
-    if len(np.unique(outputs.labels["forget_test"])) != 1:
-        return float("nan"), float("nan")
-    return membership.paired_bootstrap(
-        (margin(*outputs["forget_train"]), margin(*outputs["forget_test"])),
-        (margin(*retrained["forget_train"]), margin(*retrained["forget_test"])),
-    )
+    return [attacked(one) for one in networks]

@@ -1,6 +1,6 @@
 """From figures to a verdict: what an audit found, what it did not, and what it could not judge.
 
-Five figures are compared, each with the mean of the retrained networks. A difference counts once
+Six figures are compared, each with the mean of the retrained networks. A difference counts once
 its 95 % interval over other *images* lies wholly beyond a tolerance for another *training* of the
 same recipe; so a second retrained network is `ok`, and a small audit finds little but says so.
 
@@ -11,7 +11,11 @@ same recipe; so a second retrained network is `ok`, and a small audit finds litt
 | `probe/k50`                       | 10 points | `over_unlearned` | `under_unlearned` |
 | else `probe/k10`                  | 15 points | `over_unlearned` | `under_unlearned` |
 | `acc/retain_test`                 | 2 points  | `utility_fail`   | –                 |
+| that of the worst retained class  | 10 points | `utility_fail`   | –                 |
 
+* The worst retained class is the one that is furthest beyond its interval and tolerance: a request
+  that ruins one class of a hundred costs a point of the mean. As the worst of C classes is looked
+  for, intervals are those of level 1 − 0.05 / C (Bonferroni).
 * `head_only`: the probe is higher, its index (u − r) / (o − r) above 0.5, and no accuracy raises a
   flag. It is the worst case of `under_unlearned`, which always stands beside it. Membership has no
   part in it: an overfitted network with a masked logit keeps its AUC, and is hiding all the same.
@@ -23,7 +27,8 @@ same recipe; so a second retrained network is `ok`, and a small audit finds litt
 * A probe that could not tell even the original from the retrained networks excludes nothing: only
   it sees a class that is hidden behind the last layer, so without it there is no `ok`.
 * No retrained network: forgotten classes are compared with accuracy 0, since one that never saw a
-  label does not answer it; the retained ones with the original's accuracy, tolerance 5 points.
+  label does not answer it; the retained ones with the original's accuracy, tolerance 5 points,
+  10 for a class.
   Membership and probe have no target, hence no verdict.
 
 The interval of a figure is `KEY_gap_low`, `KEY_gap_high` if the audit has it (resampled images,
@@ -34,9 +39,9 @@ Caffo, The American Statistician 54, 2000), AUC with its variance at no separati
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, sqrt
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 from typing import Literal
 
 from orthounlearn.metrics.suite import against_both
@@ -59,6 +64,11 @@ TITLES = {
 
 ACCURACY_TOLERANCE = 0.02
 """Two trainings of one recipe differ by about a point of accuracy; twice that is still chance."""
+
+CLASS_TOLERANCE = 0.10
+"""Of one class: no class of two retrained networks differed by more than 3.1 points (12 pairs on
+CIFAR-10, thin ResNet-18 and VGG-13), and a class loses some of its images by chance where the
+forgotten one was its neighbour."""
 
 ORIGINAL_TOLERANCE = 0.05
 """Below the original, which is no target: retraining itself may cost or gain a few points."""
@@ -87,6 +97,7 @@ PROBE_RESOLUTION = 0.20
 """Recall that a probe must be able to resolve if no original shows what there was to find."""
 
 _MEMBERSHIP = "mia/pop_margin/auc"
+_CLASS = "acc/retain_test_per_class/"
 _Z = 1.96  # of a two-sided 95 % interval
 
 
@@ -184,6 +195,9 @@ class _Case:
         for check in accuracies:
             weigh(check, higher="under_unlearned")
         weigh(retained, lower="utility_fail")
+        worst = self._worst_class()
+        if worst:
+            weigh(worst, lower="utility_fail")
         accuracies.append(retained)
         looks_retrained = not any(raised.values())
         weigh(probe, higher="under_unlearned", lower="over_unlearned")
@@ -202,7 +216,7 @@ class _Case:
             if unsettled[flag] and flag not in flags
         }
         headline = next((f for f in FLAGS if f in flags), "incomplete" if not_given else "ok")
-        checks = (*accuracies, membership, probe)
+        checks = (*accuracies, worst, membership, probe)
         return Verdict(
             headline=headline,
             flags=("ok",) if headline == "ok" else flags,
@@ -258,6 +272,26 @@ class _Case:
             return self._check(key, self.original[key], ORIGINAL_TOLERANCE)
         return "There is neither a retrained nor an original network to compare accuracy with."
 
+    def _worst_class(self) -> Check | None:
+        """Return the check of the class that lost most; None if there is nothing to compare."""
+        classes = [key for key in self._classes() if _has(self.unlearned, key)]
+        wider = NormalDist().inv_cdf(1 - 0.025 / max(len(classes), 1)) / _Z
+        checks = []
+        for key in classes:
+            reference = self._mean(key)
+            if reference is None and self.original and _has(self.original, key):
+                reference = self.original[key]
+            if reference is not None:
+                found = self._check(key, reference, CLASS_TOLERANCE)
+                checks.append(replace(found, interval=wider * found.interval))
+        return min(
+            checks, key=lambda c: c.value - c.reference + c.interval + c.tolerance, default=None
+        )
+
+    def _classes(self) -> list[str]:
+        derived = ("_gap", "_gap_low", "_gap_high")
+        return [k for k in self.unlearned if k.startswith(_CLASS) and not k.endswith(derived)]
+
     def _check(self, key: str, reference: float, least: float, of: Figures | None = None) -> Check:
         """Compare a figure of the network, or of another, with a reference."""
         figures = self.unlearned if of is None else of
@@ -281,8 +315,14 @@ class _Case:
         if key == _MEMBERSHIP:
             members, others = self.images["forget_train"], self.images["forget_test"]
             return _Z * sqrt(2 * (members + others + 1) / (12 * members * others))
-        count = self.images[_split(key)]
+        count = self._count(key)
         return _Z * sqrt(_share_variance(figures[key], count) + _share_variance(reference, count))
+
+    def _count(self, key: str) -> float:
+        """Return the number of images that a share is counted over."""
+        if key.startswith(_CLASS):  # a test set has as many of each
+            return self.images["retain_test"] / len(self._classes())
+        return self.images[key.removeprefix("acc/") if key.startswith("acc/") else "forget_test"]
 
     # What they say together.
 
@@ -374,12 +414,11 @@ class _Case:
                 f"The network still names {here} of the forgotten {which} images; "
                 f"{against} ({beyond})."
             )
-        if check.key == "acc/retain_test":
+        if check.key.startswith("acc/retain_test"):
             against = theirs if self.retrained else "the original"
-            return (
-                f"On retained test images the network is right in {here}; "
-                f"{against} in {there} ({beyond})."
-            )
+            name = check.key.removeprefix(_CLASS)
+            which = "retained test images" if name == check.key else f"test images of {name}"
+            return f"On {which} the network is right in {here}; {against} in {there} ({beyond})."
         if check.key == _MEMBERSHIP:
             side = (
                 "recognises forgotten training images as once seen"
@@ -420,12 +459,7 @@ def _has(figures: Figures, key: str) -> bool:
     return isfinite(figures.get(key, float("nan")))
 
 
-def _split(key: str) -> str:
-    """Return the split whose images a share is counted over."""
-    return key.removeprefix("acc/") if key.startswith("acc/") else "forget_test"
-
-
-def _share_variance(share: float, count: int) -> float:
+def _share_variance(share: float, count: float) -> float:
     shrunk = (share * count + 1) / (count + 2)  # so that 0 of 20 is not certain
     return shrunk * (1 - shrunk) / (count + 2)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import combinations
 from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
@@ -247,6 +248,7 @@ def _figure(key: str, audited: _Audited) -> dict[str, Any]:
     except KeyError:  # of another version
         entry = Figure(key, key, "", "info", "not in the catalog of this version")
     theirs = [figures[key] for figures in audited.retrained if key in figures]
+    pairs = list(combinations(theirs, 2))
     return {
         "heading": entry.heading,
         "unit": entry.unit,
@@ -256,6 +258,7 @@ def _figure(key: str, audited: _Audited) -> dict[str, Any]:
         "original": (audited.original or {}).get(key),
         "retrained": fmean(theirs) if theirs else None,
         "retrained_sd": stdev(theirs) if len(theirs) > 1 else None,
+        "retrained_floor": fmean(abs(a - b) for a, b in pairs) if pairs else None,
     }
 
 

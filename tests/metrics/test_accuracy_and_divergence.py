@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from orthounlearn.metrics import accuracy, divergence
+from orthounlearn.metrics.sample import Calibration, Part
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(200, 5)) * 3
@@ -18,16 +19,7 @@ NONE, NO_LABELS = np.empty((0, 5)), np.empty(0, np.int64)
 def test_micro_accuracy_of_a_single_class_is_its_recall():
     """Macro averages over absent classes are the field's favourite mistake."""
     labels = np.full(200, 2)
-    expected = (LOGITS.argmax(1) == 2).mean()
-    assert accuracy.micro_accuracy(LOGITS, labels) == expected
-    assert accuracy.per_class_accuracy(LOGITS, labels)[2] == expected
-    assert np.isnan(accuracy.per_class_accuracy(LOGITS, labels)[[0, 1, 3, 4]]).all()
-
-
-def test_per_class_accuracies_average_to_the_micro_accuracy():
-    shares = np.bincount(LABELS) / len(LABELS)
-    total = (accuracy.per_class_accuracy(LOGITS, LABELS) * shares).sum()
-    assert total == pytest.approx(accuracy.micro_accuracy(LOGITS, LABELS))
+    assert accuracy.micro_accuracy(LOGITS, labels) == (LOGITS.argmax(1) == 2).mean()
 
 
 def test_histogram_counts_predictions():
@@ -36,24 +28,22 @@ def test_histogram_counts_predictions():
     assert found[3] == (LOGITS.argmax(1) == 3).mean()
 
 
-def test_loss_is_torchs_cross_entropy():
-    expected = F.cross_entropy(torch.from_numpy(LOGITS), torch.from_numpy(LABELS)).item()
-    assert accuracy.negative_log_likelihood(LOGITS, LABELS) == pytest.approx(expected)
-
-
 def test_calibration_error_is_torchmetrics():
     expected = multiclass_calibration_error(
         torch.from_numpy(LOGITS).softmax(1), torch.from_numpy(LABELS), num_classes=5, n_bins=15
     ).item()
-    assert accuracy.expected_calibration_error(LOGITS, LABELS) == pytest.approx(expected, abs=1e-6)
+    gaps_N, bins_N = accuracy.calibration(LOGITS, LABELS)
+    found = Calibration(Part.whole("retain_test", gaps_N), bins_N).values[""]
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
     "figure",
     [
         accuracy.micro_accuracy,
-        accuracy.negative_log_likelihood,
-        accuracy.expected_calibration_error,
+        lambda z, y: Calibration(
+            Part.whole("retain_test", accuracy.calibration(z, y)[0]), accuracy.calibration(z, y)[1]
+        ).values[""],
         lambda z, _: divergence.kl(z, z),
         lambda z, _: divergence.js(z, z),
     ],

@@ -3,15 +3,26 @@
 import numpy as np
 import pytest
 
-from orthounlearn.metrics.neighbour import nearest_class, neighbour_auc
+from orthounlearn.metrics.neighbour import nearest_class, neighbour_score
+from orthounlearn.metrics.roc import auc
 
 LOGITS = np.log(np.array([[0.5, 0.3, 0.1, 0.1], [0.6, 0.1, 0.2, 0.1], [0.2, 0.5, 0.2, 0.1]]))
 
 
 def test_nearest_class_has_the_largest_mean_probability_of_the_others():
-    assert nearest_class(LOGITS, 0) == 1
-    assert nearest_class(LOGITS, 1) == 0
-    assert nearest_class(LOGITS + 7, 0) == 1
+    assert nearest_class([LOGITS], 0) == 1
+    assert nearest_class([LOGITS], 1) == 0
+    assert nearest_class([LOGITS + 7], 0) == 1
+
+
+def test_several_retrained_networks_decide_together():
+    one, other = (np.log([row]) for row in ([0.1, 0.5, 0.4], [0.1, 0.1, 0.8]))
+    assert nearest_class([one], 0) == 1
+    assert nearest_class([one, other], 0) == 2
+
+
+def neighbour_auc(one: np.ndarray, other: np.ndarray, **classes: int) -> float:
+    return auc(neighbour_score(one, **classes), neighbour_score(other, **classes))
 
 
 def test_scores_are_odds_among_the_other_classes():

@@ -68,12 +68,37 @@ def test_false_positive_rates_that_cannot_be_resolved_are_undefined():
     assert not np.isnan(roc.resolved_tpr(members, np.append(others, 0.0), 0.01))
 
 
+def balanced_accuracy(members: np.ndarray, others: np.ndarray, *, seed: int = 0) -> float:
+    hits = roc.balanced_hits(members, others, seed=seed)
+    return float(np.mean([right.mean() if len(right) else np.nan for _, right in hits]))
+
+
+def test_halves_are_the_whole_and_disjoint():
+    members, others = np.arange(7.0), np.arange(4.0)
+    rows = [chosen.tolist() for chosen, _ in roc.balanced_hits(members, others)]
+    assert sorted(rows[0] + rows[1]) == list(range(7))
+    assert sorted(rows[2] + rows[3]) == list(range(4))
+
+
+@given(samples, samples, st.integers(0, 99))
+def test_weights_are_images_that_are_there_several_times(m: np.ndarray, o: np.ndarray, seed: int):
+    rng = np.random.default_rng(seed)
+    times = rng.integers(0, 3, len(m)), rng.integers(0, 3, len(o))
+    times[0][0] = times[1][0] = 1  # none empty
+    rates = roc.weighted_rates(m, o, *(t[None, :].astype(float) for t in times))
+    repeated = np.repeat(m, times[0]), np.repeat(o, times[1])
+    assert roc.area_under(*rates)[0] == pytest.approx(roc.auc(*repeated))
+    for alpha in (0, 0.3, 1):
+        reached = np.where(rates[1] <= alpha, rates[0], 0).max()
+        assert reached == pytest.approx(roc.tpr_at_fpr(*repeated, alpha))
+
+
 def test_balanced_accuracy_of_separated_and_equal_sides():
     rng = np.random.default_rng(0)
     low, high = rng.normal(0, 1, 200), rng.normal(20, 1, 200)
-    assert roc.balanced_accuracy(high, low) > 0.98
-    assert roc.balanced_accuracy(low, high) > 0.98  # the attacker turns the score around
-    same = [roc.balanced_accuracy(*rng.normal(size=(2, 100)), seed=s) for s in range(60)]
+    assert balanced_accuracy(high, low) > 0.98
+    assert balanced_accuracy(low, high) > 0.98  # the attacker turns the score around
+    same = [balanced_accuracy(*rng.normal(size=(2, 100)), seed=s) for s in range(60)]
     # A threshold chosen on the judged images would be optimistic by several points.
     assert np.mean(same) == pytest.approx(0.5, abs=0.02)
-    assert np.isnan(roc.balanced_accuracy(low[:1], high))
+    assert np.isnan(balanced_accuracy(low[:1], high))

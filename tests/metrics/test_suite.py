@@ -1,11 +1,13 @@
 """The audit as a whole: positive and negative controls, composites, the catalog."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 from orthounlearn.metrics.catalog import figure
+from orthounlearn.metrics.sample import values
 from orthounlearn.metrics.suite import (
     AUDITED,
     CLASSIFIER,
@@ -15,6 +17,7 @@ from orthounlearn.metrics.suite import (
     against_retrained,
     audit,
     between_retrained,
+    neighbour_samples,
     probed_layers,
 )
 
@@ -52,12 +55,14 @@ def outputs(
 
 
 def full(ours: Outputs, retrained: Outputs, original: Outputs) -> dict[str, float]:
-    values = audit(ours, forget=[0], class_names=NAMES)
-    values |= against_original(values, audit(original, forget=[0], class_names=NAMES))
-    theirs = audit(retrained, forget=[0], class_names=NAMES)
-    before = audit(original, forget=[0], class_names=NAMES)
-    values |= against_both(values, before, theirs)
-    return values | against_retrained(ours, values, retrained, theirs)
+    networks = ours, retrained, original
+    found = [audit(one, forget=[0], class_names=NAMES) for one in networks]
+    for figures, attack in zip(found, neighbour_samples(networks, [retrained]), strict=True):
+        figures |= values(attack)
+    figures, theirs, before = found
+    figures |= against_original(figures, before)
+    figures |= against_both(figures, before, theirs)
+    return figures | against_retrained(ours, figures, retrained, theirs)
 
 
 RETRAINED = outputs(masked=True, known=0.0, seed=1)
@@ -117,21 +122,27 @@ def test_depth_profile_and_its_index():
     assert full(outputs(leak=3, masked=True), RETRAINED, original)["depth/index"] == 1
 
 
-def test_floor_is_the_mean_distance_of_retrained_pairs():
-    one, other = outputs(masked=True, seed=1), outputs(masked=True, seed=2)
-    floor = between_retrained([one, other])
-    there, back = (full(a, b, outputs()) for a, b in ((one, other), (other, one)))
-    for key in ("kl/forget", "js/retain", "routing_js"):
-        assert floor[f"{key}_floor"] == pytest.approx((there[key] + back[key]) / 2)
-    assert between_retrained([one]) == {}
+def test_floors_are_mean_distances_of_retrained_pairs():
+    networks = [outputs(masked=True, seed=seed) for seed in (1, 2, 3)]
+    figures = [audit(one, forget=[0], class_names=NAMES) for one in networks]
+    floors, of_distances = between_retrained(networks, figures)
+    pairs = [full(a, b, outputs()) for a in networks for b in networks if a is not b]
+    assert len(pairs) == 6
+    for key in ("kl/forget", "js/retain", "routing_js", "tow", "avg_gap"):
+        assert of_distances[f"{key}_floor"] == pytest.approx(np.mean([p[key] for p in pairs]))
+    recalls = [one["probe/k50"] for one in figures]
+    expected = np.mean([abs(a - b) for a, b in combinations(recalls, 2)])
+    assert expected > 0
+    assert floors["probe/k50"] == pytest.approx(expected)
+    assert between_retrained(networks[:1], figures[:1]) == ({}, {})
 
 
 def test_neighbour_attack_has_no_gap_to_itself_and_none_for_several_classes():
-    values = full(RETRAINED, RETRAINED, outputs(leak=3))
-    assert values["mia/neighbour/auc_gap"] == 0
+    figures = full(RETRAINED, RETRAINED, outputs(leak=3))
+    assert figures["mia/neighbour/auc_gap"] == 0
     assert full(outputs(leak=3), RETRAINED, outputs())["mia/neighbour/auc"] < 0.5
     two = replace(RETRAINED, labels=dict(RETRAINED.labels) | {"forget_test": np.arange(300) % 2})
-    assert "mia/neighbour/auc" not in against_retrained(two, values, two, values)
+    assert neighbour_samples([two, RETRAINED], [two]) == [{}, {}]
 
 
 def test_gap_of_a_pattern_is_a_gap():
@@ -139,6 +150,8 @@ def test_gap_of_a_pattern_is_a_gap():
     assert figure("loss/forget_test_gap").target == "low"
     assert figure("probe/k50_index").heading == "Probe index"
     assert figure("avg_gap").heading == "Avg. gap"
+    assert figure("avg_gap_floor").heading == "Avg. gap, floor"
+    assert figure("probe/k50_gap_low").target == "info"
 
 
 def test_composites_by_hand():

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,6 +196,57 @@ def test_a_damaged_network_comes_first():
     assert "right in 12.0 %; the retrained network in 89.0 %" in sentence
 
 
+CLASSES = {f"acc/retain_test_per_class/{name}": 0.89 for name in "abcdefghi"}
+ONE = "acc/retain_test_per_class/e"
+
+
+def with_classes(*, forgotten: float = 0.89, **options: Any) -> Verdict:
+    """Nine retained classes, one of which has another accuracy; the mean is that of the nine."""
+    mean = 0.89 + (forgotten - 0.89) / 9
+    base = RETRAINED | CLASSES | {ONE: forgotten, "acc/retain_test": mean}
+    return judged(
+        base=base, retrained=(RETRAINED | CLASSES,), original=ORIGINAL | CLASSES, **options
+    )
+
+
+def test_one_ruined_class_is_a_damaged_network_though_the_mean_hardly_shows_it():
+    found = with_classes(forgotten=0.70)  # the mean loses 2.1 points, within interval and tolerance
+    assert (found.headline, found.flags) == ("utility_fail", ("utility_fail",))
+    (sentence,) = found.reasons["utility_fail"]
+    assert "On test images of e the network is right in 70.0 %" in sentence
+    assert with_classes().flags == ("ok",)
+    assert judged(base=MASKED | CLASSES | {ONE: 0.1}, retrained=(RETRAINED | CLASSES,)).flags == (
+        "under_unlearned", "utility_fail"
+    )  # fmt: skip
+
+
+def test_a_class_counts_once_its_widened_interval_is_beyond_the_tolerance():
+    p, q, n = (0.75 * 1000 + 1) / 1002, (0.89 * 1000 + 1) / 1002, 1002
+    half = stats.norm.ppf(1 - 0.025 / 9) * sqrt(p * (1 - p) / n + q * (1 - q) / n)
+    check = check_of(with_classes(forgotten=0.75), ONE)
+    assert check.interval == pytest.approx(half, rel=1e-3)
+    assert check.tolerance == pytest.approx(0.10)
+    assert with_classes(forgotten=0.89 - 0.10 - half + 0.003).flags == ("ok",)
+    assert with_classes(forgotten=0.89 - 0.10 - half - 0.003).flags == ("utility_fail",)
+
+
+def test_the_class_that_is_furthest_beyond_is_named_not_the_one_that_lost_most():
+    sure = {f"{ONE}_gap_low": -0.16, f"{ONE}_gap_high": -0.14}
+    other = ONE.replace("/e", "/f")
+    unsure = {f"{other}_gap_low": -0.30, f"{other}_gap_high": -0.02}
+    base = RETRAINED | CLASSES | {ONE: 0.74, other: 0.73} | sure | unsure
+    found = judged(base=base, retrained=(RETRAINED | CLASSES,))
+    assert [check.key for check in found.checks if "per_class" in check.key] == [ONE]
+    assert "test images of e" in found.reasons["utility_fail"][0]
+
+
+def test_without_a_retrained_network_classes_are_compared_with_the_originals():
+    base = RETRAINED | CLASSES | {ONE: 0.5}
+    found = judged(base=base, retrained=(), original=ORIGINAL | CLASSES)
+    assert "the original in 89.0 %" in found.reasons["utility_fail"][0]
+    assert judged(base=base, retrained=(), original=None).reasons == {}
+
+
 @pytest.mark.parametrize("changed", [{"mia__pop_margin__auc": 0.40}, {"probe__k50": 0.30}])
 def test_more_than_the_class_is_gone(changed: dict[str, float]):
     found = judged(**changed)
@@ -362,7 +414,8 @@ def test_an_attack_that_does_not_find_the_original_either_is_a_caution_only():
 
 shares = st.floats(0, 1)
 undefined = st.just(float("nan"))
-networks = st.fixed_dictionaries({}, optional=dict.fromkeys(RETRAINED, shares | undefined))
+keys = (*RETRAINED, *list(CLASSES)[:2])
+networks = st.fixed_dictionaries({}, optional=dict.fromkeys(keys, shares | undefined))
 
 
 @given(networks, st.none() | networks, st.lists(networks, max_size=3), st.integers(1, 1000))
@@ -410,7 +463,7 @@ def test_more_of_the_class_in_the_features_never_helps(low, high, reference):
 def test_every_threshold_is_in_the_table():
     text = rules.__doc__ or ""
     points = (rules.ACCURACY_TOLERANCE, rules.ORIGINAL_TOLERANCE, rules.PROBE_TOLERANCE_MEASURED)
-    for value in (*points, *rules.PROBE_TOLERANCE.values()):
+    for value in (*points, rules.CLASS_TOLERANCE, *rules.PROBE_TOLERANCE.values()):
         assert f"{100 * value:.0f} points" in text
     for value in (rules.AUC_TOLERANCE, rules.LEAST_INDEX, rules.HIDDEN_INDEX):
         assert str(value) in text

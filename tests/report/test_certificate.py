@@ -217,6 +217,7 @@ def test_several_retrained_networks_come_from_their_own_file(tmp_path: Path):
     spread = np.std(accuracies, ddof=1)
     assert audit["figures"]["acc/retain_test"]["retrained"] == pytest.approx(0.89)
     assert audit["figures"]["acc/retain_test"]["retrained_sd"] == pytest.approx(spread)
+    assert audit["figures"]["acc/retain_test"]["retrained_floor"] == pytest.approx(0.04)
     (check,) = (c for c in audit["verdict"]["checks"] if c["key"] == "acc/retain_test")
     assert check["tolerance"] == pytest.approx(3 * spread)
     assert "89.0 ± 2.8" in html(folder).visible()

@@ -22,13 +22,15 @@ from orthounlearn.engine.request import Request
 from orthounlearn.engine.store import StoredModel, ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed
 from orthounlearn.metrics.relearn import Accuracies, ain, area_ratio
+from orthounlearn.metrics.sample import Sample, gap_intervals, values
 from orthounlearn.metrics.suite import (
     Outputs,
     against_both,
     against_original,
     against_retrained,
-    audit,
     between_retrained,
+    neighbour_samples,
+    samples,
 )
 from orthounlearn.metrics.verdict import TITLES, judge
 
@@ -38,17 +40,19 @@ Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A network that others are compared with, and what it says.
+class Measured:
+    """A network, and what it says.
 
     Attributes:
         outputs: On the request's splits.
+        samples: What each image adds to its figures.
         figures: Of the audit.
-        seed: Of its training; None for a file.
-        key: Of its training; None for a file.
+        seed: Of its training; None if it was not trained on the images alone.
+        key: Of its training; likewise.
     """
 
     outputs: Outputs
+    samples: dict[str, Sample]
     figures: Figures
     seed: int | None = None
     key: str | None = None
@@ -73,7 +77,7 @@ class Audited:
 
     metrics: Figures
     outputs: Outputs
-    retrained: list[Reference]
+    retrained: list[Measured]
     curves: dict[str, Any] = field(default_factory=dict)
 
 
@@ -90,8 +94,8 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
     """
     experiment = request.experiment
     settings = experiment.config["metrics"]
-    outputs = predict(experiment, net, request.splits)
-    figures = _figures(request, outputs)
+    ours = _measured(request, predict(experiment, net, request.splits))
+    outputs, figures = ours.outputs, ours.figures
     original = _original(request, elsewhere=timed is None)
     retrained = _retrained(request, original)
     curves: dict[str, Any] = {}
@@ -104,16 +108,24 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
     elif settings["relearn"]:
         _log.info("Relearning is measured against the network before the request: original=FILE.")
     metrics: Figures = {}
+    if retrained:
+        _add_neighbours([ours, *([original] if original else []), *retrained], retrained)
     if original is not None:
         figures |= against_original(figures, original.figures)
         metrics |= {f"original/{key}": value for key, value in original.figures.items()}
     if retrained:
         theirs, spread = _mean(retrained), _spread(retrained)
         figures |= against_retrained(outputs, figures, retrained[0].outputs, theirs)
+        figures |= gap_intervals(ours.samples, [reference.samples for reference in retrained])
         figures |= _relearning_compared(figures, theirs)
-        figures |= between_retrained([reference.outputs for reference in retrained])
+        floors, of_distances = between_retrained(
+            [reference.outputs for reference in retrained],
+            [reference.figures for reference in retrained],
+        )
+        figures |= of_distances
         metrics |= {f"retrained/{key}": value for key, value in theirs.items()}
         metrics |= {f"retrained_sd/{key}": value for key, value in spread.items()}
+        metrics |= {f"retrained_floor/{key}": value for key, value in floors.items()}
         if original is not None:
             figures |= against_both(figures, original.figures, theirs)
     if timed is not None:
@@ -126,20 +138,33 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
     return Audited(metrics, outputs, retrained, curves)
 
 
-def _figures(request: Request, outputs: Outputs) -> Figures:
-    return audit(
+def _measured(
+    request: Request, outputs: Outputs, *, seed: int | None = None, key: str | None = None
+) -> Measured:
+    found = samples(
         outputs,
         forget=request.splits.forget,
         class_names=request.experiment.data.class_names,
         seed=request.splits.seed,
     )
+    return Measured(outputs, found, values(found), seed, key)
 
 
-def _accuracies(original: Reference) -> Accuracies:
+def _add_neighbours(networks: list[Measured], retrained: list[Measured]) -> None:
+    """Attack each network by the class that the retrained ones send the forgotten images to."""
+    attacks = neighbour_samples(
+        [network.outputs for network in networks], [reference.outputs for reference in retrained]
+    )
+    for network, attack in zip(networks, attacks, strict=True):
+        network.samples.update(attack)
+        network.figures.update(values(attack))
+
+
+def _accuracies(original: Measured) -> Accuracies:
     return Accuracies(original.figures["acc/forget_test"], original.figures["acc/retain_test"])
 
 
-def _original(request: Request, *, elsewhere: bool) -> Reference | None:
+def _original(request: Request, *, elsewhere: bool) -> Measured | None:
     """Return the network before the request; None if nobody said which that was."""
     experiment, config = request.experiment, request.experiment.config
     given = config["original"] if elsewhere else config["checkpoint"]
@@ -148,7 +173,7 @@ def _original(request: Request, *, elsewhere: bool) -> Reference | None:
         load_network(net, Path(given))
         net = net.to(experiment.device)
         outputs = predict(experiment, net, request.splits)
-        reference = Reference(outputs, _figures(request, outputs))
+        reference = _measured(request, outputs)
         _relearn(request, reference, net, original=reference)
         return reference
     stored = stored_model(experiment, seed=config["seed"])
@@ -159,7 +184,7 @@ def _original(request: Request, *, elsewhere: bool) -> Reference | None:
     return reference
 
 
-def _retrained(request: Request, original: Reference | None) -> list[Reference]:
+def _retrained(request: Request, original: Measured | None) -> list[Measured]:
     """Return the retrained networks, of the request's own seed first; [] if there is none."""
     experiment, settings = request.experiment, request.experiment.config["metrics"]
     found = []
@@ -177,15 +202,15 @@ def _retrained(request: Request, original: Reference | None) -> list[Reference]:
     return found
 
 
-def _stored(request: Request, stored: StoredModel, *, seed: int) -> Reference:
+def _stored(request: Request, stored: StoredModel, *, seed: int) -> Measured:
     """Measure a stored network; its outputs are computed once for each request."""
     net = stored.load(request.experiment)
     outputs = cached_outputs(request.experiment, net, request.splits, stored.folder)
-    return Reference(outputs, _figures(request, outputs), seed, stored.key)
+    return _measured(request, outputs, seed=seed, key=stored.key)
 
 
 def _relearn(
-    request: Request, reference: Reference, net: nn.Module | StoredModel, *, original: Reference
+    request: Request, reference: Measured, net: nn.Module | StoredModel, *, original: Measured
 ) -> None:
     """Let a reference learn the classes again, if relearning is asked for."""
     experiment, splits = request.experiment, request.splits
@@ -199,19 +224,19 @@ def _relearn(
     reference.figures.update(found.values)
 
 
-def _mean(references: list[Reference]) -> Figures:
+def _mean(references: list[Measured]) -> Figures:
     """Return the mean of each figure that all references have."""
     return {key: float(np.mean(values)) for key, values in _gathered(references).items()}
 
 
-def _spread(references: list[Reference]) -> Figures:
+def _spread(references: list[Measured]) -> Figures:
     """Return the standard deviation of each figure over the references; {} for one."""
     if len(references) < 2:
         return {}
     return {key: float(np.std(values, ddof=1)) for key, values in _gathered(references).items()}
 
 
-def _gathered(references: list[Reference]) -> dict[str, list[float]]:
+def _gathered(references: list[Measured]) -> dict[str, list[float]]:
     return {
         key: [reference.figures[key] for reference in references]
         for key in references[0].figures
@@ -248,7 +273,7 @@ def _shadows(request: Request, metrics: Figures) -> Figures:
 
 
 def _verdict(
-    request: Request, figures: Figures, original: Reference | None, retrained: list[Reference]
+    request: Request, figures: Figures, original: Measured | None, retrained: list[Measured]
 ) -> Figures:
     """Return 1 for the headline of the verdict and 0 for the others, so that means are shares."""
     verdict = judge(

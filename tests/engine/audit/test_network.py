@@ -50,9 +50,23 @@ def test_references_of_several_seeds_give_mean_spread_and_floor(full):
     both = [entry["figures"]["acc/retain_test"] for entry in references]
     assert metrics["retrained/acc/retain_test"] == pytest.approx(np.mean(both))
     assert metrics["retrained_sd/acc/retain_test"] == pytest.approx(np.std(both, ddof=1))
+    floor = metrics["retrained_floor/acc/retain_test"]
+    assert floor == pytest.approx(abs(both[0] - both[1]))
     gap = metrics["unlearned/acc/retain_test"] - np.mean(both)
     assert metrics["unlearned/acc/retain_test_gap"] == pytest.approx(gap)
     assert metrics["unlearned/js/forget_floor"] > 0
+    assert metrics["unlearned/tow_floor"] < 1
+
+
+def test_every_figure_over_images_has_an_interval_around_its_gap(full):
+    _, metrics = full
+    gaps = {k.removeprefix("unlearned/") for k in metrics if k.endswith("_gap") and "avg" not in k}
+    without = {key for key in gaps if f"unlearned/{key}_low" not in metrics}
+    assert {key.partition("/")[0] for key in without} == {"relearn", "lira", "rmia"}
+    for key in gaps - without:
+        gap, low, high = (metrics[f"unlearned/{key}{end}"] for end in ("", "_low", "_high"))
+        if gap is not None and low is not None:
+            assert low - 0.02 <= gap <= high + 0.02, key
 
 
 def test_a_mask_does_not_stop_probes_and_shadows(full):

@@ -1,0 +1,255 @@
+"""Figures that know their images, so that two networks can be compared on the same draws of them.
+
+A figure is one number; its sample is what each image adds to it. Resampling the images and asking
+both networks about the same draw gives the paired bootstrap interval of their difference, in one
+way for shares, losses, probes and attacks alike. What was fitted (probes, attackers, thresholds)
+stays as it is: the interval is over other images to be asked about, not over other attackers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Protocol
+
+import numpy as np
+
+from orthounlearn.metrics import roc
+from orthounlearn.metrics.scores import Floats, Ints
+
+Weights = Mapping[str, Floats]
+"""Split -> how often each draw (row) has each image (column), (B, N)."""
+
+ROUNDS = 1000
+"""Draws of an interval: enough for its ends to be stable to a tenth of its width."""
+
+_LEVEL = 0.95
+_CHUNK = 100  # draws at a time: weights stay in the cache, and memory does not grow with the draws
+
+
+@dataclass(frozen=True)
+class Part:
+    """What some images of a split are worth.
+
+    Attributes:
+        split: Its name.
+        values_N: One value for each.
+        rows_N: Which images of the split, as indices; None: all, in order.
+        total: Number of images of the split.
+    """
+
+    split: str
+    values_N: Floats
+    rows_N: Ints | None
+    total: int
+
+    @classmethod
+    def whole(cls, split: str, values_N: Floats) -> "Part":
+        """Return the part that is all images of a split."""
+        return cls(split, values_N, None, len(values_N))
+
+    def only(self, chosen: Ints, values_N: Floats) -> "Part":
+        """Return some images of the part, as indices into it, with other values."""
+        rows_N = chosen if self.rows_N is None else self.rows_N[chosen]
+        return Part(self.split, values_N, rows_N, self.total)
+
+    def drawn(self, weights: Weights) -> Floats:
+        """Return how often each draw has each image of the part, (B, n)."""
+        weights_BN = weights[self.split]
+        return weights_BN if self.rows_N is None else weights_BN[:, self.rows_N]
+
+
+class Sample(Protocol):
+    """One figure or several of one attack, image by image."""
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The images that it reads."""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """End of the key ("" for a figure of its own) -> value."""
+
+    def resampled(self, weights: Weights) -> dict[str, Floats]:
+        """Return the same figures on draws of the images, (B,) each."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Σ_i share_i · the mean over part i.
+
+    Attributes:
+        parts: Of one split or several.
+        shares: One for each; they add up to 1.
+    """
+
+    parts: tuple[Part, ...]
+    shares: tuple[float, ...] = (1.0,)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The mean; nan if a part is empty."""
+        means = [part.values_N.mean() if len(part.values_N) else np.nan for part in self.parts]
+        return {"": float(np.dot(self.shares, means))}
+
+    def resampled(self, weights: Weights) -> dict[str, Floats]:
+        """Return the mean of each draw."""
+        found: Floats = np.zeros(())
+        for part, share in zip(self.parts, self.shares, strict=True):
+            drawn_BN = part.drawn(weights)
+            found = found + share * (drawn_BN @ part.values_N) / drawn_BN.sum(1)
+        return {"": found}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The expected calibration error, of what `accuracy.calibration` returns.
+
+    Attributes:
+        gaps: 1 where the network is right, less its confidence.
+        bins_N: The bin of each image's confidence.
+    """
+
+    gaps: Part
+    bins_N: Ints
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The images that it reads."""
+        return (self.gaps,)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The error; nan without images."""
+        if not len(self.bins_N):
+            return {"": float("nan")}
+        everything = {self.gaps.split: np.ones((1, self.gaps.total))}
+        return {"": float(self.resampled(everything)[""][0])}
+
+    def resampled(self, weights: Weights) -> dict[str, Floats]:
+        """Return the error of each draw."""
+        binned_NB = self.gaps.values_N[:, None] * np.eye(self.bins_N.max() + 1)[self.bins_N]
+        drawn_BN = self.gaps.drawn(weights)
+        return {"": np.abs(drawn_BN @ binned_NB).sum(1) / drawn_BN.sum(1)}
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The ROC of members against others, averaged over pairs of parts.
+
+    Attributes:
+        pairs: Scores of members and of others, higher = member: one pair for each class that is
+            attacked on its own, or for each attacker. Without any, its figures are undefined.
+        advantage: Whether 2·|AUC − ½| is a figure too.
+        rates: Name -> false-positive rate at which the true-positive rate is a figure too.
+    """
+
+    pairs: tuple[tuple[Part, Part], ...]
+    advantage: bool = False
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The images that it reads."""
+        return tuple(part for pair in self.pairs for part in pair)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """`auc`, `adv` and the names of `rates`; nan where undefined."""
+        rows = []
+        for members, others in self.pairs:
+            sides = members.values_N, others.values_N
+            area = roc.auc(*sides)
+            found = {"auc": area} | ({"adv": roc.advantage(area)} if self.advantage else {})
+            found |= {key: roc.resolved_tpr(*sides, alpha) for key, alpha in self.rates.items()}
+            rows.append(found)
+        if not rows:
+            return {"auc": float("nan")}
+        return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+    def resampled(self, weights: Weights) -> dict[str, Floats]:
+        """Return the figures of each draw."""
+        rows = []
+        for members, others in self.pairs:
+            tpr_BT, fpr_BT = roc.weighted_rates(
+                members.values_N, others.values_N, members.drawn(weights), others.drawn(weights)
+            )
+            area_B = roc.area_under(tpr_BT, fpr_BT)
+            found = {"auc": area_B} | ({"adv": 2 * np.abs(area_B - 0.5)} if self.advantage else {})
+            for key, alpha in self.rates.items():
+                found[key] = np.where(fpr_BT <= alpha, tpr_BT, 0.0).max(1)
+            rows.append(found)
+        return {key: np.mean([row[key] for row in rows], axis=0) for key in rows[0]}
+
+
+Samples = Mapping[str, Sample]
+"""Beginning of the keys -> sample; a key is that and an end that the sample names."""
+
+
+def values(samples: Samples) -> dict[str, float]:
+    """Return every figure under its key."""
+    return {
+        beginning + end: value
+        for beginning, sample in samples.items()
+        for end, value in sample.values.items()
+    }
+
+
+def gap_intervals(
+    ours: Samples, theirs: Sequence[Samples], *, rounds: int = ROUNDS, seed: int = 0
+) -> dict[str, float]:
+    """Return the paired 95 % bootstrap interval of every figure's difference.
+
+    The images of each split are drawn with replacement, members and others apart; all networks are
+    asked about the same draw, since a finite draw shifts all networks alike. The interval is that
+    of percentiles.
+
+    Args:
+        ours: Of a network.
+        theirs: Of one or more networks on the same images; the difference is to their mean.
+        rounds: Number of draws.
+        seed: Of the draws.
+
+    Returns:
+        `KEY_gap_low` and `KEY_gap_high` of each key that all networks have; nan where one of them
+        has no value.
+    """
+    shared = [key for key in ours if all(key in samples for samples in theirs)]
+    chosen = [[samples[key] for samples in (ours, *theirs)] for key in shared]
+    undefined = {
+        key + end
+        for key, (own, *others) in zip(shared, chosen, strict=True)
+        for end in own.values
+        if not all(isfinite(sample.values.get(end, np.nan)) for sample in (own, *others))
+    }
+    sizes = {part.split: part.total for row in chosen for one in row for part in one.parts}
+    gaps: dict[str, list[Floats]] = {}
+    for weights in _draws(sizes, rounds, np.random.default_rng(seed)):
+        for key, row in zip(shared, chosen, strict=True):
+            if all(key + end in undefined for end in row[0].values):
+                continue
+            own, *others = (sample.resampled(weights) for sample in row)
+            for end, drawn_B in own.items():
+                gap_B = drawn_B - np.mean([other[end] for other in others], axis=0)
+                gaps.setdefault(key + end, []).append(gap_B)
+    found = dict.fromkeys(
+        (f"{key}_gap_{end}" for key in sorted(undefined) for end in _ENDS), np.nan
+    )
+    for key, parts in gaps.items():
+        if key not in undefined:
+            ends = np.quantile(np.concatenate(parts), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+            found |= {f"{key}_gap_{end}": float(v) for end, v in zip(_ENDS, ends, strict=True)}
+    return found
+
+
+_ENDS = ("low", "high")
+
+
+def _draws(sizes: Mapping[str, int], rounds: int, rng: np.random.Generator) -> Iterator[Weights]:
+    for start in range(0, rounds, _CHUNK):
+        count = min(_CHUNK, rounds - start)
+        yield {split: _draw(count, size, rng) for split, size in sizes.items()}
+
+
+def _draw(count: int, size: int, rng: np.random.Generator) -> Floats:
+    drawn = rng.integers(size, size=(count, size)) + size * np.arange(count)[:, None]
+    return np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size).astype(float)

@@ -1,0 +1,130 @@
+"""Networks that pretend to have forgotten, and one that has; and what the audit says of each.
+
+The same for a small network on Gaussian images and for ResNets on CIFAR-10.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from orthounlearn.data.splits import SPLIT_NAMES, Splits
+from orthounlearn.engine.audit.predict import predict
+from orthounlearn.engine.experiment import Experiment
+from orthounlearn.methods.head import find_classifier
+from orthounlearn.metrics.sample import Sample, gap_intervals, values
+from orthounlearn.metrics.suite import Outputs, samples
+from orthounlearn.metrics.verdict import Verdict, judge
+
+_JUDGED = ("acc/", "mia/pop_margin/", "probe/k")
+
+
+@dataclass
+class Court:
+    """An original and networks retrained without a class, beside which others are judged."""
+
+    experiment: Experiment
+    label: int
+    original: nn.Module
+    retrained: Sequence[nn.Module]
+    _known: dict[int, dict[str, Sample]] = field(default_factory=dict)
+
+    @cached_property
+    def splits(self) -> Splits:
+        return self.experiment.splits([self.label])
+
+    def outputs(self, net: nn.Module) -> Outputs:
+        return predict(self.experiment, net, self.splits)
+
+    def samples(self, net: nn.Module) -> dict[str, Sample]:
+        if id(net) not in self._known:
+            found = samples(
+                self.outputs(net),
+                forget=[self.label],
+                class_names=self.experiment.data.class_names,
+                seed=self.splits.seed,
+            )
+            self._known[id(net)] = {k: v for k, v in found.items() if k.startswith(_JUDGED)}
+        return self._known[id(net)]
+
+    def figures(self, net: nn.Module) -> dict[str, float]:
+        return values(self.samples(net))
+
+    def verdict(self, net: nn.Module) -> Verdict:
+        theirs = [self.samples(one) for one in self.retrained]
+        ours = self.figures(net) | gap_intervals(self.samples(net), theirs)
+        return judge(
+            ours,
+            self.figures(self.original),
+            [values(one) for one in theirs],
+            images={name: len(self.splits[name]) for name in SPLIT_NAMES},
+        )
+
+    def images(self, split: str, count: int) -> tuple[Tensor, Tensor]:
+        """Return `count` normalised images of a training split and their labels, shuffled."""
+        loader = self.experiment.loader(self.splits, split, batch_size=count, shuffle=True, seed=0)
+        images, labels = next(iter(loader))
+        return self.experiment.transform.evaluate(images), labels
+
+
+def masked(net: nn.Module, court: Court) -> nn.Module:
+    """The logit of the class is lowered out of reach."""
+    copied, head = _with_head(net, court)
+    head.bias.data[court.label] = -1e4
+    return copied
+
+
+def clamped(net: nn.Module, court: Court) -> nn.Module:
+    """The logit of the class is a low constant."""
+    copied, head = _with_head(net, court)
+    head.weight.data[court.label] = 0
+    head.bias.data[court.label] = -20.0
+    return copied
+
+
+def head_distilled(net: nn.Module, court: Court, *, steps: int = 300) -> nn.Module:
+    """The last layer alone learns to say what a retrained network says; the features stay."""
+    copied, head = _with_head(net, court)
+    images = torch.cat([court.images(s, 1500)[0] for s in ("retain_train", "forget_train")])
+    caught: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    with torch.no_grad():
+        targets = court.retrained[0](images).softmax(1)
+        copied(images)
+    hook.remove()
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(head(caught[0]), targets).backward()
+        optimizer.step()
+    return copied
+
+
+def fine_tuned(net: nn.Module, court: Court, *, rate: float, steps: int) -> nn.Module:
+    """A few steps on retained images: most of the class is still there."""
+    return _trained(net, court, "retain_train", rate=rate, steps=steps)
+
+
+def ascended(net: nn.Module, court: Court, *, rate: float, steps: int) -> nn.Module:
+    """Too many steps up the loss of the forgotten images."""
+    return _trained(net, court, "forget_train", rate=-rate, steps=steps)
+
+
+def _trained(net: nn.Module, court: Court, split: str, *, rate: float, steps: int) -> nn.Module:
+    copied = copy.deepcopy(net).eval()  # the statistics of batches of one class would be others
+    optimizer = torch.optim.SGD(copied.parameters(), lr=abs(rate), maximize=rate < 0)
+    images, labels = court.images(split, 128 * steps)
+    for batch, target in zip(images.split(128), labels.split(128), strict=True):
+        optimizer.zero_grad()
+        F.cross_entropy(copied(batch), target).backward()
+        optimizer.step()
+    return copied
+
+
+def _with_head(net: nn.Module, court: Court) -> tuple[nn.Module, nn.Linear]:
+    copied = copy.deepcopy(net).eval()
+    return copied, find_classifier(copied, court.experiment.example())

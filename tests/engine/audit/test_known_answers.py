@@ -1,0 +1,143 @@
+"""Each way to cheat is caught by name, each honest retraining passes: small networks, Gaussians.
+
+A class is a point in 144 dimensions, an image a draw around it; a small network overfits on 120 of
+them per class, so that memory, hiding and forgetting all have something to show.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from orthounlearn.data.images import ImageData, ImageSet
+from orthounlearn.engine.experiment import Experiment
+from orthounlearn.metrics import membership, roc
+from orthounlearn.metrics.sample import values
+from tests.engine.audit.cheats import (
+    Court,
+    ascended,
+    clamped,
+    fine_tuned,
+    head_distilled,
+    masked,
+)
+
+LABEL = 3
+K, SIDE = 10, 12
+OUTPUT_CHEATS = [masked, clamped, head_distilled]
+
+
+def gaussians() -> ImageData:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(0, 0.26, (K, SIDE * SIDE))
+
+    def part(per_class: int) -> ImageSet:
+        labels = np.repeat(np.arange(K), per_class)
+        images = centres[labels] + rng.normal(size=(len(labels), SIDE * SIDE))
+        bytes_ = np.clip(np.rint(128 + 28 * images), 0, 255).astype(np.uint8)
+        return ImageSet(bytes_.reshape(-1, SIDE, SIDE, 1), labels.astype(np.int64))
+
+    names = tuple(f"class {label}" for label in range(K))
+    # 180 of which 60 are held out, so that a probe has 50 of each class
+    return ImageData("gaussians", part(180), part(400), names, (0.5,), (28 / 255,), "gaussians")
+
+
+def train(court: Court, seed: int, *, without: bool, epochs: int = 40) -> nn.Module:
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(SIDE * SIDE, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(),
+        nn.Linear(64, K),
+    )  # fmt: skip
+    parts = [court.images("retain_train", 10_000)]
+    if not without:
+        parts.append(court.images("forget_train", 10_000))
+    images, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for _ in range(epochs):
+        order = torch.randperm(len(labels))
+        for rows in order.split(60):
+            optimizer.zero_grad()
+            F.cross_entropy(net(images[rows]), labels[rows]).backward()
+            optimizer.step()
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def court(open_shared: Callable[..., Experiment]) -> Court:
+    experiment = replace(open_shared("data.val_fraction=0.3333"), data=gaussians())
+    court = Court(experiment, LABEL, nn.Identity(), [])
+    court.original = train(court, 0, without=False)
+    court.retrained = [train(court, seed, without=True) for seed in (1, 2, 3)]
+    return court
+
+
+def test_an_overfitted_original_is_caught_by_what_it_says_and_remembers(court: Court):
+    figures = court.figures(court.original)
+    assert figures["acc/forget_train"] > 0.98
+    assert figures["mia/pop_margin/auc"] > 0.6
+    found = court.verdict(court.original)
+    assert found.headline == "under_unlearned"
+    assert len(found.reasons["under_unlearned"]) == 4  # both accuracies, membership, probe
+
+
+@pytest.mark.parametrize("seed", [0, 4, 5])
+def test_an_honest_retraining_passes(court: Court, seed: int):
+    net = train(court, seed, without=True)
+    images = len(court.splits.forget_train), len(court.splits.forget_test)
+    error = np.sqrt((sum(images) + 1) / (12 * images[0] * images[1]))
+    assert abs(court.figures(net)["mia/pop_margin/auc"] - 0.5) < 3 * error
+    assert court.verdict(net).flags == ("ok",)
+
+
+def test_an_untrained_network_is_damaged(court: Court):
+    assert court.verdict(train(court, 6, without=False, epochs=0)).headline == "utility_fail"
+
+
+@pytest.mark.parametrize("cheat", OUTPUT_CHEATS)
+def test_a_class_hidden_behind_the_last_layer_is_found_in_the_features(
+    court: Court, cheat: Callable[[nn.Module, Court], nn.Module]
+):
+    net = cheat(court.original, court)
+    figures, before = court.figures(net), court.figures(court.original)
+    assert figures["acc/forget_test"] < 0.02
+    assert figures["probe/k50"] == pytest.approx(before["probe/k50"], abs=1e-6)
+    assert court.verdict(net).flags[0] == "head_only"
+
+
+def test_the_same_last_layer_on_features_without_the_class_is_no_cheat(court: Court):
+    """What is caught is the features, not the mask."""
+    assert court.verdict(masked(train(court, 7, without=True), court)).flags == ("ok",)
+
+
+def test_a_few_steps_of_fine_tuning_are_not_enough(court: Court):
+    found = court.verdict(fine_tuned(court.original, court, rate=0.01, steps=8))
+    assert "under_unlearned" in found.flags
+
+
+def test_an_overdose_of_gradient_ascent_is_more_than_forgetting(court: Court):
+    mild = court.figures(ascended(court.original, court, rate=0.02, steps=1))
+    over = ascended(court.original, court, rate=0.3, steps=1)
+    found, figures = court.verdict(over), court.figures(over)
+    assert figures["acc/forget_test"] < 0.02 <= mild["acc/forget_test"]
+    assert {"utility_fail", "over_unlearned"} & set(found.flags)
+
+
+def test_an_evaluation_leak_turns_the_attack_around_and_chance_gives_one_half(court: Court):
+    outputs = court.outputs(court.original)
+    members, others = outputs["forget_train"], outputs["forget_test"]
+
+    def area(one: tuple, other: tuple) -> float:
+        attacks = membership.population_attacks(*one, *other, forget=[LABEL])
+        return values(attacks)["pop_margin/auc"]
+
+    assert area(others, members) == pytest.approx(1 - area(members, others))
+    both = [np.concatenate(pair) for pair in zip(members, others, strict=True)]
+    order = np.random.default_rng(0).permutation(len(both[1]))
+    half = len(order) // 2
+    one, other = ((both[0][rows], both[1][rows]) for rows in (order[:half], order[half:]))
+    assert area(one, other) == pytest.approx(0.5, abs=3 * np.sqrt(1 / (6 * half)))
+    assert roc.advantage(area(members, others)) > 0.2
