@@ -103,7 +103,7 @@ def test_search_spaces_name_options_that_exist(name: str, experiments):
 
 
 GATED = ("model=vgg11", "model.width=8", "recipe.epochs=8", "trainer.precision=32-true")
-"""A network of two seconds that knows its digits, so that there is something to forget and to keep."""
+"""A network of two seconds that knows its digits: there is something to forget, and to keep."""
 
 
 @pytest.mark.parametrize("name", NAMES)
