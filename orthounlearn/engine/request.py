@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from orthounlearn.config.build import settings
 from orthounlearn.data.splits import Splits, resolve_sequence
