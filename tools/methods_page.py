@@ -222,8 +222,8 @@ def _section(method: Method) -> str:
 
 def _gate(gate: Mapping[str, Any]) -> str:
     kept, left = (f"{_text(100.0 * gate[key])} %" for key in ("retain", "forget"))
-    text = f"keeps {kept} of the retained accuracy; at most {left} of the forgotten are recognised"
-    return f"**Gate:** {text}{'. ' + _prose(gate['why']) if 'why' in gate else '.'}"
+    text = f"keeps {kept} of the retained accuracy, and {left} of the class at most"
+    return f"**Gate:** {text}{': ' + _prose(gate['why']) if gate.get('why') else ''}."
 
 
 def _titled(title: str, text: str) -> str:
