@@ -222,8 +222,11 @@ def _section(method: Method) -> str:
 
 def _gate(gate: Mapping[str, Any]) -> str:
     kept, left = (f"{_text(100.0 * gate[key])} %" for key in ("retain", "forget"))
-    text = f"keeps {kept} of the retained accuracy, and {left} of the class at most"
-    return f"**Gate:** {text}{': ' + _prose(gate['why']) if gate.get('why') else ''}."
+    why = f" ({_prose(gate['why'])})" if gate.get("why") else ""
+    return (
+        f"**Gate:** keeps at least {kept} of the retained accuracy, recognises at most {left} of "
+        f"the class{why}."
+    )
 
 
 def _titled(title: str, text: str) -> str:
