@@ -81,7 +81,7 @@ def test_section_has_the_declared_sets_and_the_defaults(name: str, section: dict
     kind = locate(node["_target_"])
     for split in kind.uses | kind.prepare_uses:
         assert f"`{split}`" in section[name]
-    options = {k: v for k, v in node.items() if k not in ("name", "_target_", "search")}
+    options = {k: v for k, v in node.items() if k not in ("name", "_target_", "search", "gate")}
     for key, value in options.items():
         row = re.search(rf"^\| `{key}` \| `(.*?)` \| (.*?) \|", section[name], re.MULTILINE)
         assert row, key
@@ -108,11 +108,28 @@ def test_variants_inherit_and_keep_what_they_say_of_themselves(section: dict[str
     assert "The literal reading of the paper" in variant
 
 
-def test_tuned_values_stand_beside_their_command(section: dict[str, str]):
+@pytest.mark.parametrize("name", NAMES)
+def test_section_has_the_gate(name: str, section: dict[str, str]):
+    gate = resolved(name)["gate"]
+    (line,) = [line for line in section[name].splitlines() if line.startswith("**Gate:**")]
+    assert [float(n) / 100 for n in re.findall(r"([\d.]+) %", line)[:2]] == pytest.approx(
+        [gate["retain"], gate["forget"]]
+    )
+    assert words(gate.get("why", "")) in words(line)
+
+
+def test_controls_have_the_values_of_what_they_control(tool: ModuleType, section: dict[str, str]):
+    for path in Path(CONF_DIR, "method", "tuned").glob("*/random_mask.yaml"):
+        ours = OmegaConf.to_container(tool.read_config(path.with_name("soft_prune.yaml")))
+        assert tool.read_config(path) == ours
+        assert ours["tuned"]["command"] in section["random_mask"]
+
+
+def test_tuned_values_stand_beside_their_command(tool: ModuleType, section: dict[str, str]):
     files = sorted(Path(CONF_DIR, "method", "tuned").glob("*/*.yaml"))
     assert files
     for path in files:
-        node = OmegaConf.to_container(OmegaConf.load(path))
+        node = tool.read_config(path)
         row = re.search(rf"^\| {path.parent.name} \|.*$", section[path.stem], re.MULTILINE)
         assert node["tuned"]["command"] in row[0]
         for key, value in node.items():

@@ -14,8 +14,17 @@ from orthounlearn.errors import UsageError
 
 T = TypeVar("T")
 
-NOTES = ("name", "search", "tuned")
+NOTES = ("name", "search", "gate", "tuned")
 """Keys of a node that are for people and tools, not for its target (unless it asks for them)."""
+
+
+def settings(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a node decides a result: its name and options, without the other notes.
+
+    >>> settings({"name": "m", "rate": 0.1, "gate": {"retain": 0.9}})
+    {'name': 'm', 'rate': 0.1}
+    """
+    return {key: value for key, value in node.items() if key == "name" or key not in NOTES}
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from orthounlearn.config.build import settings
 from orthounlearn.data.splits import Splits, resolve_sequence
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.store import stored_model
@@ -65,7 +65,7 @@ class Request:
             "audit": AUDIT_VERSION,
             "origin": self.origin,
             "splits": self.splits.hash,
-            "method": _settings(config["method"]),
+            "method": config["method"] and settings(config["method"]),
             "metrics": config["metrics"],
             "seed": config["seed"],
             "references": [
@@ -105,11 +105,6 @@ class Request:
     def is_done(self) -> bool:
         """Whether the run is complete; metrics.json is written last."""
         return (self.folder / "metrics.json").exists()
-
-
-def _settings(method: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return what decides the result: how values were chosen (`tuned`, `search`) does not."""
-    return method and {k: v for k, v in method.items() if k not in ("search", "tuned")}
 
 
 def open_request(experiment: Experiment) -> Request:

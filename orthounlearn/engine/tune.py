@@ -20,6 +20,7 @@ from orthounlearn.config.build import (
     chosen_experiment,
     command_line_overrides,
     compose_job,
+    settings,
 )
 from orthounlearn.data.splits import Splits, resolve_forget
 from orthounlearn.engine.audit.predict import predict
@@ -126,7 +127,7 @@ def _study(experiment: Experiment, space: Mapping[str, Any], cells: Sequence[Cel
     name = experiment.config["method"]["name"]
     question = digest(
         {
-            "method": experiment.config["method"],
+            "method": settings(experiment.config["method"]),
             "space": space,
             "cells": [[cell.stored.key, cell.splits.hash] for cell in cells],
         }

@@ -211,7 +211,7 @@ def _record(
             "settings": {
                 key: value
                 for key, value in method.items()
-                if key not in ("name", "_target_", "search", "tuned")
+                if key not in ("name", "_target_", "search", "gate", "tuned")
             },
             "key": identity.get("key"),
             "origin": identity.get("origin"),

@@ -51,17 +51,19 @@ class Row:
 
 
 def make_rows(runs: Sequence[Run]) -> list[Row]:
-    """Group runs by data, model, regularizer, method and step; average over classes and seeds."""
+    """Group runs by data, model, regularizer, method and step; average over classes and seeds.
+
+    Within a group references, the trivial rival and ours come first, then the methods in the order
+    of the runs: that of `table.methods` in a sweep.
+    """
     everything = [*runs, *_noise_floor(runs)]
+    methods = [*_FIRST, *(run.method for run in everything)]
+    place = {method: at for at, method in reversed(list(enumerate(methods)))}
     grouped: dict[tuple[str, str, str, str, int], list[Run]] = defaultdict(list)
     for run in everything:
         grouped[*run.group, run.method, run.step].append(run)
-    keys = sorted(grouped, key=lambda key: (*key[:3], _rank(key[3]), *key[3:]))
+    keys = sorted(grouped, key=lambda key: (*key[:3], place[key[3]], key[4]))
     return [Row(*key, metrics=_cells(grouped[key])) for key in keys]
-
-
-def _rank(method: str) -> int:
-    return _FIRST.index(method) if method in _FIRST else len(_FIRST)
 
 
 def _cells(runs: Sequence[Run]) -> dict[str, Cell]:

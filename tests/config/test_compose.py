@@ -66,6 +66,11 @@ def test_experiment_axes_name_things_that_exist(open_job, name: str):
     assert not same_classes or config["seed"] not in table["seeds"], "tuned on what is reported"
 
 
+def test_the_long_table_has_every_method_once():
+    listed = yaml.safe_load(Path(CONF_DIR, "methods", "all.yaml").read_text())["methods"]
+    assert sorted(listed) == GROUPS["method"]
+
+
 SIZES = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64, "fashion_mnist": 28}
 
 

@@ -16,11 +16,13 @@ from torch.nn import functional as F
 import orthounlearn.methods
 from orthounlearn.cli import CONF_DIR
 from orthounlearn.config.build import build, locate
+from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.store import ensure_trained
 from orthounlearn.engine.timing import run_once
 from orthounlearn.methods.base import LossMethod, Phase, UnlearningMethod
+from orthounlearn.metrics.accuracy import micro_accuracy
 
 CONFIGS = sorted(Path(CONF_DIR, "method").glob("*.yaml"))
 NAMES = [path.stem for path in CONFIGS]
@@ -103,6 +105,42 @@ def test_search_spaces_name_options_that_exist(name: str, experiments):
         assert {"choices"} <= space.keys() or {"low", "high"} <= space.keys()
         if "low" in space and not isinstance(value, str):
             assert space["low"] <= value <= space["high"]
+
+
+GATED = ("model=vgg11", "model.width=8", "recipe.epochs=8", "trainer.precision=32-true")
+"""A network of two seconds that knows its digits: there is something to forget, and to keep."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forgets_and_keeps_the_gate_of_its_yaml(name: str, open_shared):
+    """At the values that are tuned for digits, where there are some."""
+    alone = ("method.classes=[3]",) if name.startswith("class_transport") else ()
+    experiment = open_shared(f"method={name}", *GATED, *alone)
+    gate = experiment.config["method"]["gate"]
+    splits = experiment.splits(FORGET)
+    before, after = (
+        {
+            split: micro_accuracy(*outputs)
+            for split, outputs in predict(
+                experiment, net, splits, ("forget_train", "retain_test")
+            ).items()
+        }
+        for net in carry_out(experiment)
+    )
+    assert before["forget_train"] > 0.8
+    assert before["retain_test"] > 0.9
+    assert after["forget_train"] <= gate["forget"]
+    assert after["retain_test"] >= gate["retain"] * before["retain_test"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_weak_gate_says_why(name: str, open_shared):
+    gate = open_shared(f"method={name}").config["method"]["gate"]
+    assert gate.keys() <= {"retain", "forget", "why"}
+    assert 0 <= gate["forget"] <= 1
+    assert 0 <= gate["retain"] <= 1
+    weak = gate["retain"] < 0.9 or gate["forget"] > 0.1
+    assert bool(gate.get("why")) == weak
 
 
 class Witness(RequestContext):

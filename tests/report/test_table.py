@@ -14,7 +14,7 @@ from orthounlearn.errors import UsageError
 from orthounlearn.files import write_json
 from orthounlearn.report import job, writers
 from orthounlearn.report.claims import CLAIMS, claim_lines
-from orthounlearn.report.collect import find_runs
+from orthounlearn.report.collect import find_runs, read_runs
 from orthounlearn.report.columns import columns, heading, number, text
 from orthounlearn.report.rows import NOISE_FLOOR, Cell, interval, make_rows
 
@@ -159,6 +159,11 @@ def test_references_come_first(tmp_path: Path):
         write_run(tmp_path, method, acc__retain_test=0.9)
     order = [method for _, method in rows(tmp_path)]
     assert order == ["original", "retrain", "mask_logit", "soft_prune", "abc", "zebra"]
+    folders = [
+        tmp_path / "toy/net_so/seed0/forget-cat" / name for name in ("zebra", "abc", "retrain")
+    ]
+    of_a_sweep = make_rows(read_runs(folders)[0])
+    assert [row.method for row in of_a_sweep] == ["retrain", "zebra", "abc"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orthounlearn.engine.audit import network
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.request import open_request
 from orthounlearn.engine.store import stored_model
@@ -105,6 +106,24 @@ def test_another_method_pays_for_itself_alone(full, open_shared):
     assert any(path.name.startswith("relearn-") for path in before)
     unlearn(open_request(open_shared("metrics=standard", "method=zero_row", *SHORT)))
     assert {path: path.stat().st_mtime_ns for path in original.glob("*.npz")} == before
+
+
+def test_references_are_measured_once_for_all_methods(open_shared, monkeypatch: pytest.MonkeyPatch):
+    measured: list[object] = []
+    plain = network.audit
+
+    def watched(outputs, **options):
+        measured.append(outputs)
+        return plain(outputs, **options)
+
+    monkeypatch.setattr(network, "audit", watched)
+    runs = []
+    for method in ("zero_row", "drop_unit"):
+        experiment = open_shared(f"method={method}", "metrics.reference=train", "forget=5")
+        runs.append(unlearn(open_request(experiment)))
+    assert len(measured) == 3 + 1  # the original and the retrained network, and what is left
+    of_references = [k for k in runs[0] if k.startswith(("original/", "retrained/"))]
+    assert {k: runs[0][k] for k in of_references} == {k: runs[1][k] for k in of_references}
 
 
 def test_without_references_it_runs_and_says_what_is_missing(full, open_shared):
