@@ -23,8 +23,11 @@ def report(
     folders: Sequence[Path] | None = None,
     columns: Sequence[str] | None = None,
     command: str | None = None,
+    page: bool = False,
 ) -> Path:
     """Write `RUNS/tables/NAME/table.{md,csv,tex,json}` and print the table.
+
+    With `page`, `report.html` is written beside them: the table with all figures.
 
     Args:
         runs: Folder of all results.
@@ -33,6 +36,7 @@ def report(
         folders: Only these runs; None takes all.
         columns: Keys of the figures to show, and `verdict`; None: the usual ones.
         command: What made the runs, for the record.
+        page: Whether to make the page, which reads what the networks said, and takes some seconds.
 
     Returns:
         The folder of the table.
@@ -63,5 +67,13 @@ def report(
     )
     write_text(folder / "table.tex", to_latex(rows, keys, command=command))
     show(rows, keys, console)
+    if page:
+        from orthounlearn.report.page import render_page  # plotly takes a while to import
+
+        text = render_page(
+            found, rows, keys, name=name, command=command, problems=problems, root=root
+        )
+        write_text(folder / "report.html", text)
+        console.print(f"Written: {folder}/report.html", highlight=False, soft_wrap=True)
     console.print(f"Written: {folder}/table.{{md,csv,tex,json}}", highlight=False, soft_wrap=True)
     return folder

@@ -1,0 +1,113 @@
+"""What each membership attack finds at each price."""
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
+
+from orthounlearn.metrics.membership import attack_scores
+from orthounlearn.metrics.scores import Floats
+from orthounlearn.report.cases import Case
+from orthounlearn.report.figures.kinds import Detail
+from orthounlearn.report.figures.panels import grid, menu
+from orthounlearn.report.style import GREY
+
+_TITLES = {
+    "conf": "confidence",
+    "margin": "margin",
+    "entropy": "entropy",
+    "mentr": "modified entropy",
+    "rest": "margin without the class",
+    "lr": "learned from ten features",
+}
+_GRID = np.unique(np.concatenate([np.logspace(-3, 0, 61), np.linspace(0.05, 1, 39)])).round(5)
+
+
+def draw(case: Case) -> go.Figure | None:
+    """Return a panel for each attack, a curve for each method."""
+    curves = {method: _curves(case, method) for method in case.methods}
+    curves = {method: found for method, found in curves.items() if found}
+    if not curves:
+        return None
+    figure, places = grid(list(_TITLES.values()), columns=3, row_height=270)
+    finest = min(_finest(case, method) for method in curves)
+    for index, (attack, (line, column)) in enumerate(zip(_TITLES, places, strict=True)):
+        figure.add_scatter(
+            x=_GRID, y=_GRID, mode="lines", name="coin", legendgroup="coin",
+            line={"color": GREY, "dash": "dot", "width": 1}, showlegend=index == 0,
+            hoverinfo="skip", row=line, col=column,
+        )  # fmt: skip
+        for method, found in curves.items():
+            look = case.looks[method]
+            figure.add_scatter(
+                x=_GRID.astype(np.float32), y=found[attack], mode="lines", name=method,
+                legendgroup=method, showlegend=index == 0,
+                line={"color": look.colour, "dash": look.dash, "width": 1.6},
+                hovertemplate=f"<b>{method}</b><br>%{{y:.1%}} of members at %{{x:.2%}} "
+                "false alarms<extra></extra>",
+                row=line, col=column,
+            )  # fmt: skip
+    low = float(np.log10(finest))
+    figure.update_xaxes(type="log", range=[low, 0], tickformat="~%", nticks=5)
+    figure.update_yaxes(type="log", range=[low, 0], tickformat="~%", nticks=5)
+    figure.update_xaxes(title_text="false alarms", row=places[-1][0])
+    figure.update_yaxes(title_text="members found", col=1)
+    axes = [f"{side}axis{n or ''}" for side in "xy" for n in [0, *range(2, len(_TITLES) + 1)]]
+    zoom = {f"{axis}.type": "log" for axis in axes} | {f"{axis}.range": [low, 0] for axis in axes}
+    whole = {f"{axis}.type": "linear" for axis in axes} | {f"{axis}.range": [0, 1] for axis in axes}
+    buttons = [
+        {"label": "few false alarms", "method": "relayout", "args": [zoom]},
+        {"label": "whole curve", "method": "relayout", "args": [whole]},
+    ]
+    options = {"type": "buttons", "direction": "right", "active": 0}
+    figure.update_layout(updatemenus=[menu(buttons, **options)], margin={"t": 80})
+    return figure
+
+
+def _curves(case: Case, method: str) -> dict[str, NDArray[np.float32]]:
+    """Return attack -> true-positive rate on the grid, mean over classes and seeds."""
+    found: dict[str, list[Floats]] = {}
+    answers = (case.answers(method, split) for split in ("forget_train", "forget_test"))
+    for (member_logits, members), (other_logits, others) in zip(*answers, strict=True):
+        forget = [int(label) for label in np.unique(others)]
+        for label in forget:
+            ours, theirs = members == label, others == label
+            pairs = attack_scores(
+                member_logits[ours], members[ours], other_logits[theirs], others[theirs],
+                forget=forget,
+            )  # fmt: skip
+            for attack, pair in pairs.items():
+                if all(map(len, pair)):
+                    found.setdefault(attack, []).append(curve(*pair))
+    return {
+        attack: np.mean(found[attack], axis=0).astype(np.float32)
+        if attack in found
+        else np.full(len(_GRID), np.nan, np.float32)
+        for attack in (_TITLES if found else ())
+    }
+
+
+def curve(members: Floats, others: Floats) -> Floats:
+    """Return the largest true-positive rate at each false-positive rate of the grid."""
+    truth = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
+    said = np.nan_to_num(np.concatenate([members, others]))
+    fpr, tpr, _ = roc_curve(truth, said, drop_intermediate=False)
+    rates: Floats = tpr[np.searchsorted(fpr, _GRID, side="right") - 1]
+    return rates
+
+
+def _finest(case: Case, method: str) -> float:
+    """Return the smallest false-positive rate that the images can resolve."""
+    return min(1 / len(labels) for _, labels in case.answers(method, "forget_test"))
+
+
+FIGURE = Detail(
+    "roc",
+    "Membership attacks",
+    "Share of the forgotten training images that each attack finds, over the share of unseen images "
+    "of the same class that it takes for them; mean over seeds. The target is retrain's curve, not "
+    "the coin's. Both axes are logarithmic, because an attack that is sure of few is a leak too; "
+    "the buttons change that.",
+    160,
+    draw,
+)
