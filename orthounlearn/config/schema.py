@@ -144,6 +144,7 @@ class ReportConfig:
     dataset: str | None = None
     columns: list[str] | None = None
     command: str | None = None
+    figures: bool = False
 
 
 def register() -> None:

@@ -92,8 +92,9 @@ class Case:
         return found
 
     def keys(self, prefix: str) -> list[str]:
-        """Return all keys of figures that start with a prefix, sorted."""
-        return sorted({key for run in self._all() for key in run.metrics if key.startswith(prefix)})
+        """Return all keys of figures that start with a prefix, sorted; gaps left out."""
+        keys = {key for run in self._all() for key in run.metrics if key.startswith(prefix)}
+        return sorted(key for key in keys if not key.endswith("_gap"))
 
     def answers(self, method: str, split: str) -> list[Answers]:
         """Return logits and labels of a method's runs on a split, one for each seed."""

@@ -133,7 +133,7 @@ def scaled(key: str, value: float) -> str:
 
 def _digits(value: float, unit: str) -> str:
     if unit == "%":
-        return f"{value:.1f}"
+        return f"{value:z.1f}"
     if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3f}" if unit == "" and abs(value) < 10 else f"{value:.3g}"
+        return f"{value:z,.0f}"
+    return f"{value:z.3f}" if unit == "" and abs(value) < 10 else f"{value:z.3g}"

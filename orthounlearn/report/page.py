@@ -1,7 +1,7 @@
 """The report page: one HTML file that needs nothing else, made of the figures and the table."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import log10
@@ -20,7 +20,7 @@ from orthounlearn.metrics.verdict import TITLES
 from orthounlearn.report.cases import Case, make_cases
 from orthounlearn.report.claims import claim_lines
 from orthounlearn.report.collect import Run
-from orthounlearn.report.columns import VERDICT, heading, in_sequence, number, scaled, verdicts
+from orthounlearn.report.columns import VERDICT, heading, number, scaled, verdicts
 from orthounlearn.report.figures import details, overviews
 from orthounlearn.report.rows import Cell, Row
 from orthounlearn.report.style import looks, template
@@ -35,6 +35,13 @@ _TARGETS = {
     "low": "the lower the better",
     "high": "the higher the better",
     "info": "for information",
+}
+_NAMES: dict[str, Callable[[Row], str]] = {
+    "Data": lambda row: row.data,
+    "Model": lambda row: row.model,
+    "Loss": lambda row: row.regularizer,
+    "Method": lambda row: row.method,
+    "Step": lambda row: str(row.step),
 }
 _WIDTH, _MARGIN = 72, 4  # pixels of a cell's bar
 
@@ -102,13 +109,15 @@ def render_page(
         "legend": LEGEND,
         "runs": runs,
         "columns": [_column(key) for key in keys],
-        "named": ["Data", "Model", "Loss", "Method", *(["Step"] if in_sequence(rows) else [])],
-        "rows": _table(rows, keys),
+        "named": _named(rows),
         "filters": {
-            "Data": sorted({row.data for row in rows}),
-            "Model": sorted({row.model for row in rows}),
-            "Loss": sorted({row.regularizer for row in rows}),
-            "Method": list(dict.fromkeys(row.method for row in rows)),
+            title: list(dict.fromkeys(_NAMES[title](row) for row in rows)) for title in _named(rows)
+        },
+        "rows": _table(rows, keys),
+        "shared": {
+            title: name(rows[0])
+            for title, name in _NAMES.items()
+            if title not in _named(rows) and (title, name(rows[0])) != ("Step", "1")
         },
         "width": _WIDTH,
         "verdict_titles": TITLES,
@@ -164,15 +173,21 @@ def _column(key: str) -> dict[str, str]:
     return {"heading": heading(key), "formula": entry.formula, "target": _TARGETS[entry.target]}
 
 
+def _named(rows: Sequence[Row]) -> list[str]:
+    """Return the headings of what tells rows apart; what all share needs no column."""
+    return [
+        title
+        for title, name in _NAMES.items()
+        if title == "Method" or len({name(row) for row in rows}) > 1
+    ]
+
+
 def _table(rows: Sequence[Row], keys: Sequence[str]) -> list[dict[str, Any]]:
-    sequence = in_sequence(rows)
+    named = _named(rows)
     scales = {key: _scale(rows, key) for key in keys if key != VERDICT}
     return [
         {
-            "filter": {"Data": row.data, "Model": row.model, "Loss": row.regularizer,
-                       "Method": row.method},
-            "identity": [row.data, row.model, row.regularizer, row.method,
-                         *([str(row.step)] if sequence else [])],
+            "names": {title: _NAMES[title](row) for title in named},
             "cells": [_verdict(row) if key == VERDICT else _cell(row, key, scales[key])
                       for key in keys],
         }
@@ -196,8 +211,8 @@ def _cell(row: Row, key: str, scale: "_Scale") -> Shown:
     if cell.target is not None:
         parts.append(f"retrained: {scaled(key, cell.target)}")
     target = cell.target if catalogued(key).target == "retrained" else None
-    bar = Bar(scale(cell.mean), *(None if v is None else scale(v) for v in (cell.low, cell.high)),
-              None if target is None else scale(target))  # fmt: skip
+    low, high, aim = (None if v is None else scale(v) for v in (cell.low, cell.high, target))
+    bar = Bar(scale(cell.mean), low, high, aim)
     return Shown(number(key, cell), "; ".join(parts), cell.mean, bar)
 
 

@@ -1,8 +1,8 @@
 """Colours, symbols and templates of all figures, in one place.
 
 Colours are those of Okabe and Ito ("Color Universal Design", 2008), told apart with any kind of
-colour vision, without black and yellow, which vanish on dark and on light paper. Whoever has more
-methods than colours is told apart by symbol and dash as well.
+colour vision, without black and yellow, which vanish on dark and on light paper; blue is a little
+lighter for the same reason. More methods than colours are told apart by symbol and dash as well.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from itertools import cycle, islice
 
 import plotly.graph_objects as go
 
-GREY, GREEN, BLUE, VERMILION = "#888888", "#009E73", "#0072B2", "#D55E00"
+GREY, GREEN, BLUE, VERMILION = "#888888", "#009E73", "#1F83C4", "#D55E00"
 ORANGE, SKY, PURPLE = "#E69F00", "#56B4E9", "#CC79A7"
 
 MEMBERS, OTHERS, RETRAINED = VERMILION, BLUE, GREEN

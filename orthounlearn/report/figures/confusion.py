@@ -25,7 +25,8 @@ def draw(case: Case) -> go.Figure | None:
     names = case.classes(len(found[rivals[0]]))
     found, names = _reduced(found, names, case)
     shown = [m for m in (ORIGINAL, rivals[0], RETRAIN) if m in found]
-    figure, places = grid(shown, columns=3, row_height=330, shared_yaxes=True)
+    titles = [_after(m) if m == rivals[0] else m for m in shown]
+    figure, places = grid(titles, columns=3, row_height=330, shared_yaxes=True)
     for method, (line, column) in zip(shown, places, strict=True):
         figure.add_heatmap(
             z=found[method], x=names, y=names, coloraxis="coloraxis", xgap=1, ygap=1,
@@ -39,16 +40,24 @@ def draw(case: Case) -> go.Figure | None:
         {
             "label": method,
             "method": "update",
-            "args": [{"z": [found[method]]}, {f"annotations[{middle}].text": method}, [middle]],
+            "args": [
+                {"z": [found[method]]},
+                {f"annotations[{middle}].text": _after(method)},
+                [middle],
+            ],
         }
         for method in rivals
     ]
     figure.update_layout(
         coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100,
                    "colorbar": {"title": {"text": "%"}, "thickness": 12}},
-        updatemenus=[menu(buttons)], height=470, margin={"t": 90},
+        updatemenus=[menu(buttons) | {"x": 0.5, "xanchor": "center"}], height=470, margin={"t": 90},
     )  # fmt: skip
     return figure
+
+
+def _after(method: str) -> str:
+    return f"after {method}"
 
 
 def confusion(case: Case, method: str) -> Floats | None:
@@ -84,9 +93,10 @@ def _reduced(
 FIGURE = Detail(
     "confusion",
     "Confusion before, after, and after retraining",
-    "Share of each true class, in %, that is given each name, on test images. The method in the "
-    "middle can be chosen. What counts is that the middle looks like retrain on the right, in all "
-    "rows. Of many classes the forgotten ones and those that change most are shown.",
+    "Share of each true class, in %, that is given each name, on test images. What counts is that "
+    "the middle looks like retrain on the right, in all rows. Of many classes the forgotten ones "
+    "and those that change most are shown.",
     130,
     draw,
+    "The menu chooses the method in the middle.",
 )

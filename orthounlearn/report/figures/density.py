@@ -14,6 +14,8 @@ from orthounlearn.report.style import GREY, MEMBERS, OTHERS, RETRAINED
 
 Score = Callable[[NDArray[np.floating], Ints], Floats]
 
+HINT = "The slider moves the threshold, which all methods share."
+
 _BINS = 96
 _SMOOTH = 1.5  # bins; the eye should see the shape, not the draw
 _STEPS = 41
@@ -28,13 +30,14 @@ def draw_density(
         case: The request.
         score: Of one network's answers, one number for each image.
         axis: Title of the score's axis.
-        limits: Its ends; what lies beyond is counted in the outermost bins.
+        limits: Its outermost ends; what lies beyond is counted in the outermost bins.
     """
     methods = [m for m in case.methods if case.answers(m, "forget_train")]
     if not methods:
         return None
     members = {m: _scores(case, m, "forget_train", score, limits) for m in methods}
     others = {m: _scores(case, m, "forget_test", score, limits) for m in methods}
+    limits = _used(list(members.values()))
     figure = make_subplots(len(methods), 1, shared_xaxes=True, vertical_spacing=0.012)
     edges = np.linspace(*limits, _BINS + 1)
     x = ((edges[1:] + edges[:-1]) / 2).round(4).astype(np.float32)
@@ -48,7 +51,7 @@ def draw_density(
             figure.add_scatter(
                 x=x, y=_density(values, edges), mode="lines", name=name, fill=fill,
                 line={"color": colour, "width": 1.6, "dash": dash},
-                fillcolor=_faint(colour), legendgroup=name, legendrank=len(name),
+                fillcolor=_faint(colour), legendgroup=name,
                 showlegend=line == (2 if RETRAIN in methods and methods[0] == RETRAIN else 1),
                 hovertemplate=f"{method}, {name}<extra></extra>", row=line, col=1,
             )  # fmt: skip
@@ -60,7 +63,7 @@ def draw_density(
     figure.update_layout(
         height=150 + 62 * len(methods),
         legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},
-        margin={"l": 140, "r": 190, "t": 40, "b": 90},
+        margin={"l": 140, "r": 205, "t": 40, "b": 90},
     )
     return figure
 
@@ -69,12 +72,20 @@ def _scores(
     case: Case, method: str, split: str, score: Score, limits: tuple[float, float]
 ) -> Floats:
     values = np.concatenate([score(*answers) for answers in case.answers(method, split)])
-    return np.clip(np.nan_to_num(values, nan=limits[0]), *limits)
+    clipped: Floats = np.clip(np.nan_to_num(values, nan=limits[0]), *limits)
+    return clipped
+
+
+def _used(scores: list[Floats]) -> tuple[float, float]:
+    """Return the ends of what all methods say, a few images left out."""
+    ends = [np.quantile(values, [0.002, 0.998]) for values in scores]
+    return float(np.floor(min(low for low, _ in ends))), float(np.ceil(max(h for _, h in ends)))
 
 
 def _density(values: Floats, edges: Floats) -> NDArray[np.float32]:
-    counts, _ = np.histogram(values, edges, density=True)
-    return gaussian_filter1d(counts, _SMOOTH, mode="nearest").round(4).astype(np.float32)
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges, density=True)
+    smooth = gaussian_filter1d(counts, _SMOOTH, mode="nearest")
+    return np.asarray(smooth.round(4), dtype=np.float32)
 
 
 def _faint(colour: str) -> str:
@@ -87,7 +98,7 @@ def _label(figure: go.Figure, methods: list[str]) -> None:
         domain = figure.layout[f"yaxis{line if line > 1 else ''}"].domain
         figure.add_annotation(
             text=method, x=-0.01, xref="paper", xanchor="right", y=sum(domain) / 2, yref="paper",
-            showarrow=False, align="right",
+            yanchor="middle", showarrow=False, align="right",
         )  # fmt: skip
 
 
@@ -110,7 +121,7 @@ def _threshold(
         domain = figure.layout[f"yaxis{line if line > 1 else ''}"].domain
         figure.add_annotation(
             text=texts[method][start], x=1.01, xref="paper", xanchor="left", y=sum(domain) / 2,
-            yref="paper", showarrow=False, align="left", font={"size": 11},
+            yref="paper", yanchor="middle", showarrow=False, align="left", font={"size": 11},
         )  # fmt: skip
     figure.add_shape(
         type="line", x0=cuts[start], x1=cuts[start], xref="x", y0=0, y1=1, yref="paper",
@@ -133,8 +144,10 @@ def _threshold(
     figure.update_layout(
         sliders=[
             {
-                "active": start, "steps": steps, "pad": {"t": 36, "b": 4}, "ticklen": 0,
-                "minorticklen": 0, "currentvalue": {"prefix": "call member from ", "font": {"size": 12}},
+                "active": start, "steps": steps, "pad": {"t": 40, "b": 4}, "ticklen": 0,
+                "minorticklen": 0, "currentvalue": {
+                    "prefix": "members from ", "font": {"size": 13, "color": GREY},
+                },
                 "font": {"size": 1, "color": "rgba(0,0,0,0)"},
             }
         ]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from orthounlearn.metrics.scores import Floats, Ints, entropy
 from orthounlearn.report.cases import Case
-from orthounlearn.report.figures.density import draw_density
+from orthounlearn.report.figures.density import HINT, draw_density
 from orthounlearn.report.figures.kinds import Detail
 
 
@@ -30,8 +30,9 @@ def _certainty(logits_NK: NDArray[np.floating], labels_N: Ints) -> Floats:
 FIGURE = Detail(
     "entropy",
     "Entropy: members and non-members",
-    "As above, of minus the entropy of the answer, which needs no label: on the right the network "
-    "is certain of some class, whichever it is.",
+    "As for the confidence, of minus the entropy of the answer, which needs no label: on the right "
+    "the network is certain of some class, whichever it is.",
     150,
     draw,
+    HINT,
 )

@@ -37,9 +37,9 @@ def draw(case: Case) -> go.Figure | None:
 FIGURE = Detail(
     "depth",
     "What is left of the class, block by block",
-    "Share of the forgotten test images that a fresh linear classifier on the pooled output of each "
-    "block finds again. A network that has forgotten follows retrain's line; one that only hides "
-    "the class follows the original's up to the last block.",
+    "Share of the forgotten test images that a fresh linear classifier on the pooled output of "
+    "each block finds again. A network that has forgotten follows retrain's line; one that only "
+    "hides the class follows the original's up to the last block.",
     170,
     draw,
 )

@@ -20,6 +20,7 @@ class Overview:
         caption: What is shown, and how to read it.
         place: Figures stand in ascending order.
         draw: From the table's rows and the looks of its methods; None if nothing can be shown.
+        hint: What can be pressed or moved, on a page alone.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Overview:
     caption: str
     place: int
     draw: Callable[[Sequence[Row], dict[str, Look]], go.Figure | None]
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Detail:
         caption: What is shown, and how to read it.
         place: Figures stand in ascending order.
         draw: From the request's runs; None if their files lack what is needed.
+        hint: What can be pressed or moved, on a page alone.
     """
 
     name: str
@@ -46,3 +49,4 @@ class Detail:
     caption: str
     place: int
     draw: Callable[[Case], go.Figure | None]
+    hint: str = ""

@@ -11,7 +11,7 @@ from orthounlearn.report.rows import Row, group_title
 
 
 def grid(
-    titles: Sequence[str], *, columns: int, row_height: int, **options: Any
+    titles: Sequence[str], *, columns: int, row_height: int, shared_yaxes: bool = False
 ) -> tuple[go.Figure, list[tuple[int, int]]]:
     """Return a figure of panels, with a height that keeps them readable, and their places.
 
@@ -19,7 +19,7 @@ def grid(
         titles: One for each panel.
         columns: At most so many beside each other.
         row_height: Pixels of a row of panels with its title and axis.
-        options: For `plotly.subplots.make_subplots`.
+        shared_yaxes: Whether the panels of a row have one vertical axis.
     """
     columns = min(columns, len(titles))
     rows = ceil(len(titles) / columns)
@@ -28,9 +28,9 @@ def grid(
         rows,
         columns,
         subplot_titles=list(titles),
-        vertical_spacing=min(75 / (height - 90), 1 / max(rows - 1, 1)) if rows > 1 else 0,
-        horizontal_spacing=0.09 if columns > 1 else 0,
-        **options,
+        vertical_spacing=min(90 / (height - 90), 1 / max(rows - 1, 1)) if rows > 1 else 0,
+        horizontal_spacing=(0.04 if shared_yaxes else 0.09) if columns > 1 else 0,
+        shared_yaxes=shared_yaxes,
     )
     figure.update_annotations(font_size=12)
     figure.update_layout(
@@ -54,9 +54,10 @@ def row_name(row: Row) -> str:
     return row.method if row.step == 1 else f"{row.method}, step {row.step}"
 
 
-def menu(buttons: Sequence[dict[str, Any]], **options: Any) -> dict[str, Any]:
-    """Return Plotly's menu, above the panels on the right."""
+def menu(buttons: Sequence[dict[str, Any]], *, kind: str = "dropdown") -> dict[str, Any]:
+    """Return Plotly's menu, above the panels on the right; `kind` may also be "buttons"."""
     return {
+        "type": kind, "direction": "down" if kind == "dropdown" else "right",
         "buttons": list(buttons), "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom",
-        "pad": {"b": 26}, **options,
+        "pad": {"b": 26},
     }  # fmt: skip

@@ -1,5 +1,7 @@
 """What each membership attack finds at each price."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
@@ -13,8 +15,7 @@ from orthounlearn.report.figures.panels import grid, menu
 from orthounlearn.report.style import GREY
 
 _TITLES = {
-    "conf": "confidence",
-    "margin": "margin",
+    "margin": "confidence, or margin",
     "entropy": "entropy",
     "mentr": "modified entropy",
     "rest": "margin without the class",
@@ -48,20 +49,23 @@ def draw(case: Case) -> go.Figure | None:
                 row=line, col=column,
             )  # fmt: skip
     low = float(np.log10(finest))
-    figure.update_xaxes(type="log", range=[low, 0], tickformat="~%", nticks=5)
-    figure.update_yaxes(type="log", range=[low, 0], tickformat="~%", nticks=5)
+    figure.update_xaxes(type="log", range=[low, 0], tickformat="~%", dtick=1)
+    figure.update_yaxes(type="log", range=[low, 0], tickformat="~%", dtick=1)
     figure.update_xaxes(title_text="false alarms", row=places[-1][0])
     figure.update_yaxes(title_text="members found", col=1)
     axes = [f"{side}axis{n or ''}" for side in "xy" for n in [0, *range(2, len(_TITLES) + 1)]]
-    zoom = {f"{axis}.type": "log" for axis in axes} | {f"{axis}.range": [low, 0] for axis in axes}
-    whole = {f"{axis}.type": "linear" for axis in axes} | {f"{axis}.range": [0, 1] for axis in axes}
+    zoom = {"type": "log", "range": [low, 0], "dtick": 1}
+    whole = {"type": "linear", "range": [0, 1], "dtick": 0.25}
     buttons = [
-        {"label": "few false alarms", "method": "relayout", "args": [zoom]},
-        {"label": "whole curve", "method": "relayout", "args": [whole]},
+        {"label": "few false alarms", "method": "relayout", "args": [_on(axes, zoom)]},
+        {"label": "whole curve", "method": "relayout", "args": [_on(axes, whole)]},
     ]
-    options = {"type": "buttons", "direction": "right", "active": 0}
-    figure.update_layout(updatemenus=[menu(buttons, **options)], margin={"t": 80})
+    figure.update_layout(updatemenus=[menu(buttons, kind="buttons")], margin={"t": 80})
     return figure
+
+
+def _on(axes: Sequence[str], settings: dict[str, object]) -> dict[str, object]:
+    return {f"{axis}.{key}": value for axis in axes for key, value in settings.items()}
 
 
 def _curves(case: Case, method: str) -> dict[str, NDArray[np.float32]]:
@@ -104,10 +108,11 @@ def _finest(case: Case, method: str) -> float:
 FIGURE = Detail(
     "roc",
     "Membership attacks",
-    "Share of the forgotten training images that each attack finds, over the share of unseen images "
-    "of the same class that it takes for them; mean over seeds. The target is retrain's curve, not "
-    "the coin's. Both axes are logarithmic, because an attack that is sure of few is a leak too; "
-    "the buttons change that.",
+    "Share of the forgotten training images that each attack finds, over the share of unseen "
+    "images of the same class that it takes for them; mean over seeds. The target is retrain's "
+    "curve, not the coin's. Both axes are logarithmic, because an attack that is sure of few is a "
+    "leak too. Confidence and margin order the images alike.",
     160,
     draw,
+    "The buttons change between this and the whole curve.",
 )

@@ -26,7 +26,7 @@ def draw(rows: Sequence[Row], looks: dict[str, Look]) -> go.Figure | None:  # no
         return None
     groups = by_group(shown)
     longest = max(map(len, groups.values()))
-    figure, places = grid(list(groups), columns=2, row_height=120 + 26 * longest)
+    figure, places = grid(list(groups), columns=2, row_height=120 + 26 * longest, shared_yaxes=True)
     for index, (members, (line, column)) in enumerate(zip(groups.values(), places, strict=True)):
         for row in members:
             ends = [row.metrics[key].mean for key, *_ in _KINDS if key in row.metrics]
