@@ -67,37 +67,6 @@ def _attack_one_class(
     forget: Sequence[int],
     seed: int,
 ) -> dict[str, float]:
-    pairs = attack_scores(
-        member_logits, member_labels, other_logits, other_labels, forget=forget, seed=seed
-    )
-    values = {}
-    for name, (members, others) in pairs.items():
-        values.update(_figures(name, members, others, seed))
-    return values
-
-
-def attack_scores(
-    member_logits: NDArray[np.floating],
-    member_labels: Ints,
-    other_logits: NDArray[np.floating],
-    other_labels: Ints,
-    *,
-    forget: Sequence[int],
-    seed: int = 0,
-) -> dict[str, tuple[Floats, Floats]]:
-    """Return what each of the six attacks says of members and of others of one class.
-
-    Args:
-        member_logits: (N, K).
-        member_labels: (N,), all the same.
-        other_logits: (M, K).
-        other_labels: (M,), the same again.
-        forget: The forgotten classes.
-        seed: Of the learned attack's draw and folds.
-
-    Returns:
-        Name -> scores of the members and of the others; of the learned attack as many of each.
-    """
     pairs: dict[str, tuple[Floats, Floats]] = {
         name: (score(member_logits, member_labels), score(other_logits, other_labels))
         for name, score in (
@@ -108,12 +77,16 @@ def attack_scores(
         )
     }
     pairs["rest"] = (scores.rest(member_logits, forget), scores.rest(other_logits, forget))
-    pairs["lr"] = learned_attack(
+    values = {}
+    for name, (members, others) in pairs.items():
+        values.update(_figures(name, members, others, seed))
+    learned = learned_attack(
         _features(member_logits, member_labels, forget),
         _features(other_logits, other_labels, forget),
         seed=seed,
     )
-    return pairs
+    values.update(_figures("lr", *learned, seed))
+    return values
 
 
 def _figures(name: str, members: Floats, others: Floats, seed: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """One request on one kind of original, with all methods that carried it out: what figures read."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from orthounlearn.report.rows import group_title, method_rank
 from orthounlearn.report.style import Look
 
 ORIGINAL, RETRAIN = "original", "retrain"
+
+_COMPARED = re.compile(r"_(gap(_low|_high)?|floor)$")
 
 Answers = tuple[NDArray[np.float32], Ints]
 """Logits (N, K) and labels (N,) of one network on one split."""
@@ -92,9 +95,9 @@ class Case:
         return found
 
     def keys(self, prefix: str) -> list[str]:
-        """Return all keys of figures that start with a prefix, sorted; gaps left out."""
+        """Return all keys of figures that start with a prefix, sorted; gaps and floors left out."""
         keys = {key for run in self._all() for key in run.metrics if key.startswith(prefix)}
-        return sorted(key for key in keys if not key.endswith("_gap"))
+        return sorted(key for key in keys if not _COMPARED.search(key))
 
     def answers(self, method: str, split: str) -> list[Answers]:
         """Return logits and labels of a method's runs on a split, one for each seed."""

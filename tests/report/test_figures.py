@@ -33,9 +33,9 @@ def detail(name: str):
 
 
 def test_runs_are_grouped_by_request_with_references_first(cases: list[Case]):
-    assert [case.title for case in cases] == [
-        f"toy, net{net}, orthogonal loss: so: forget {name}" for net, name in product("AB", ("cat", "dog"))
-    ]  # fmt: skip
+    titles = [case.title for case in cases]
+    expected = product("AB", ("cat", "dog"))
+    assert titles == [f"toy, net{n}, orthogonal loss: so: forget {name}" for n, name in expected]
     for case in cases:
         assert case.methods == list(METHODS)
         assert [run.seed for run in case.runs["soft_prune"]] == [0, 1]
@@ -53,8 +53,9 @@ def test_references_without_a_run_are_what_others_say_of_them(tmp_path: Path):
 
 def test_every_figure_draws_what_runs_have_and_nothing_without(cases: list[Case], tmp_path: Path):
     runs = [run for case in cases for group in case.runs.values() for run in group]
+    rows = make_rows(runs)
     for figure in overviews():
-        assert figure.draw(make_rows(runs), looks(METHODS)).data, figure.name
+        assert figure.draw(rows, looks(row.method for row in rows)).data, figure.name
         assert figure.draw([], {}) is None, figure.name
     bare = make_cases(
         write_runs(tmp_path, models=["n"], methods=["original"], outputs=False), looks(METHODS)
@@ -125,15 +126,14 @@ def test_a_density_has_area_one_and_the_threshold_says_what_it_splits(case: Case
     x, y = np.asarray(figure.data[0].x), np.asarray(figure.data[0].y)
     assert y.sum() * (x[1] - x[0]) == pytest.approx(1, abs=0.02)
     slider = figure.layout.sliders[0]
-    logits = [np.concatenate([a for a, _ in case.answers("original", s)]) for s in ("forget_train", "forget_test")]  # fmt: skip
+    label = CLASSES.index("cat")
     for step in (slider.steps[0], slider.steps[25], slider.steps[-1]):
         moved = step.args[0]
-        cut, text = moved["shapes[0].x0"], moved["annotations[%d].text" % rows]
-        label = CLASSES.index("cat")
-        odds = [
-            a[:, label] - np.log(np.exp(np.delete(a, label, 1).astype(float)).sum(1))
-            for a in logits
-        ]
+        cut, text = moved["shapes[0].x0"], moved[f"annotations[{rows}].text"]
+        odds = []
+        for split in ("forget_train", "forget_test"):
+            told = np.concatenate([a for a, _ in case.answers("original", split)]).astype(float)
+            odds.append(told[:, label] - np.log(np.exp(np.delete(told, label, 1)).sum(1)))
         hit, wrong = (float(np.mean(values >= cut)) for values in odds)
         share, trained, unseen = map(int, re.findall(r"(\d+)%", text))
         assert trained == pytest.approx(100 * hit, abs=0.51)

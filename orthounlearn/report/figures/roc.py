@@ -1,26 +1,29 @@
 """What each membership attack finds at each price."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-from orthounlearn.metrics.membership import attack_scores
-from orthounlearn.metrics.scores import Floats
+from orthounlearn.metrics import scores
+from orthounlearn.metrics.scores import Floats, Ints
 from orthounlearn.report.cases import Case
 from orthounlearn.report.figures.kinds import Detail
 from orthounlearn.report.figures.panels import grid, menu
 from orthounlearn.report.style import GREY
 
-_TITLES = {
-    "margin": "confidence, or margin",
-    "entropy": "entropy",
-    "mentr": "modified entropy",
-    "rest": "margin without the class",
-    "lr": "learned from ten features",
+Attack = Callable[[NDArray[np.floating], Ints, Sequence[int]], Floats]
+
+_ATTACKS: dict[str, Attack] = {
+    "confidence, or margin": lambda logits, labels, _: scores.margin(logits, labels),
+    "entropy": lambda logits, labels, _: scores.entropy(logits, labels),
+    "modified entropy": lambda logits, labels, _: scores.modified_entropy(logits, labels),
+    "margin without the class": lambda logits, _, forget: scores.rest(logits, forget),
 }
+"""Name -> score of each image. Those that have to be fitted stand in the table alone."""
+
 _GRID = np.unique(np.concatenate([np.logspace(-3, 0, 61), np.linspace(0.05, 1, 39)])).round(5)
 
 
@@ -30,9 +33,9 @@ def draw(case: Case) -> go.Figure | None:
     curves = {method: found for method, found in curves.items() if found}
     if not curves:
         return None
-    figure, places = grid(list(_TITLES.values()), columns=3, row_height=270)
+    figure, places = grid(list(_ATTACKS), columns=2, row_height=290)
     finest = min(_finest(case, method) for method in curves)
-    for index, (attack, (line, column)) in enumerate(zip(_TITLES, places, strict=True)):
+    for index, (attack, (line, column)) in enumerate(zip(_ATTACKS, places, strict=True)):
         figure.add_scatter(
             x=_GRID, y=_GRID, mode="lines", name="coin", legendgroup="coin",
             line={"color": GREY, "dash": "dot", "width": 1}, showlegend=index == 0,
@@ -53,7 +56,7 @@ def draw(case: Case) -> go.Figure | None:
     figure.update_yaxes(type="log", range=[low, 0], tickformat="~%", dtick=1)
     figure.update_xaxes(title_text="false alarms", row=places[-1][0])
     figure.update_yaxes(title_text="members found", col=1)
-    axes = [f"{side}axis{n or ''}" for side in "xy" for n in [0, *range(2, len(_TITLES) + 1)]]
+    axes = [f"{side}axis{n or ''}" for side in "xy" for n in [0, *range(2, len(_ATTACKS) + 1)]]
     zoom = {"type": "log", "range": [low, 0], "dtick": 1}
     whole = {"type": "linear", "range": [0, 1], "dtick": 0.25}
     buttons = [
@@ -76,19 +79,14 @@ def _curves(case: Case, method: str) -> dict[str, NDArray[np.float32]]:
         forget = [int(label) for label in np.unique(others)]
         for label in forget:
             ours, theirs = members == label, others == label
-            pairs = attack_scores(
-                member_logits[ours], members[ours], other_logits[theirs], others[theirs],
-                forget=forget,
-            )  # fmt: skip
-            for attack, pair in pairs.items():
+            for name, attack in _ATTACKS.items():
+                pair = (
+                    attack(member_logits[ours], members[ours], forget),
+                    attack(other_logits[theirs], others[theirs], forget),
+                )
                 if all(map(len, pair)):
-                    found.setdefault(attack, []).append(curve(*pair))
-    return {
-        attack: np.mean(found[attack], axis=0).astype(np.float32)
-        if attack in found
-        else np.full(len(_GRID), np.nan, np.float32)
-        for attack in (_TITLES if found else ())
-    }
+                    found.setdefault(name, []).append(curve(*pair))
+    return {name: np.mean(curves, axis=0).astype(np.float32) for name, curves in found.items()}
 
 
 def curve(members: Floats, others: Floats) -> Floats:
@@ -111,7 +109,8 @@ FIGURE = Detail(
     "Share of the forgotten training images that each attack finds, over the share of unseen "
     "images of the same class that it takes for them; mean over seeds. The target is retrain's "
     "curve, not the coin's. Both axes are logarithmic, because an attack that is sure of few is a "
-    "leak too. Confidence and margin order the images alike.",
+    "leak too. Confidence and margin order the images alike; attacks that have to be fitted stand "
+    "in the table alone.",
     160,
     draw,
     "The buttons change between this and the whole curve.",
