@@ -96,6 +96,8 @@ def render_page(
         problems: What was left out, and why.
         root: Folder of all results; run directories are named from there.
     """
+    # The verdict first: a narrow screen cuts the last columns off.
+    keys = sorted(keys, key=lambda key: key != VERDICT)
     styled = looks(row.method for row in rows)
     cases = make_cases(runs, styled)
     shown = _spread(cases, MOST_CASES)
