@@ -1,7 +1,7 @@
 # One command makes the table, one runs the tests; both install what they need when it is missing.
 .DEFAULT_GOAL := help
 .PHONY: help install check format lint typecheck imports test test-slow train unlearn sweep \
-	reproduce-table tune report bench methods-page clean
+	reproduce-table tune report figures bench methods-page clean
 
 # ---- what may be set: make reproduce-table DATA=cifar10 MODELS=resnet18 SEEDS=0,1 ----------------
 DATA ?= digits
@@ -53,8 +53,11 @@ tune: $(STAMP)  ## Choose a method's settings on validation images: make tune ME
 	set -e; for method in $(subst $(comma), ,$(METHODS)); do \
 	  $(RUN) tune experiment=$(DATA)_$(PRESET) method=$$method $(ARGS); done
 
-report: $(STAMP)  ## Table of all finished runs
+report: $(STAMP)  ## Table of all finished runs, and a page with all figures
 	$(RUN) report $(ARGS)
+
+figures: $(STAMP)  ## The same, and each figure as PNG and PDF (needs a Chrome or Chromium)
+	$(RUN) report figures=true $(ARGS)
 
 test: $(STAMP)  ## Run the tests (on real CIFAR-10 too where ORTHOUNLEARN_DATA names a folder that has it)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)

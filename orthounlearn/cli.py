@@ -28,7 +28,7 @@ jobs
   unlearn    carry out a forget request on a stored or given model, and audit the result
   evaluate   audit a checkpoint that was unlearned elsewhere
   sweep      train, unlearn and compare over models, methods, classes and seeds; print the table
-  report     print and write the table of finished runs
+  report     print and write the table of finished runs, and a page with all figures
   tune       search a method's settings on validation images; later jobs use what it finds
 
 examples
@@ -102,11 +102,11 @@ def tune(config: DictConfig) -> None:
 
 @hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="report")
 def report(config: DictConfig) -> None:
-    """Print and write the table of finished runs."""
+    """Print and write the table of finished runs, and the page with all figures."""
     from orthounlearn.config.build import plain
     from orthounlearn.report.job import report as job
 
-    job(**plain(config))
+    job(**plain(config), page=True)
 
 
 def _summarise(folder: Path, metrics: dict[str, float | None]) -> None:

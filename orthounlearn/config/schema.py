@@ -146,6 +146,7 @@ class ReportConfig:
     dataset: str | None = None
     columns: list[str] | None = None
     command: str | None = None
+    figures: bool = False
 
 
 def register() -> None:

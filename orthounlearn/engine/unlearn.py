@@ -194,6 +194,7 @@ def _identity(request: Request) -> dict[str, Any]:
         "regularizer": config["regularizer"]["name"],
         "seed": config["seed"],
         "method": config["method"]["name"] if config["method"] else "evaluate",
+        "classes": list(experiment.data.class_names),
         "forget": request.names[-1],
         "after": request.names[:-1],
         "key": request.key,

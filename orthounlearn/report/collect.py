@@ -28,6 +28,7 @@ class Run:
         retrained: The same keys of the retrained model.
         original: The same keys of the original; empty if nobody said which that was.
         images: Split name -> number of images.
+        classes: Names of all classes by label; empty if the run was made before they were stored.
         environment: Versions, device, command.
     """
 
@@ -43,6 +44,7 @@ class Run:
     retrained: dict[str, float]
     original: dict[str, float]
     images: dict[str, int]
+    classes: tuple[str, ...]
     environment: dict[str, Any]
 
     @property
@@ -107,5 +109,6 @@ def _read(folder: Path) -> Run:
         retrained=phase("retrained/"),
         original=phase("original/"),
         images=identity["images"],
+        classes=tuple(identity.get("classes", ())),
         environment=identity["environment"],
     )

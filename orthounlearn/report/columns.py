@@ -28,7 +28,7 @@ COLUMNS = (
 _OF_SEQUENCES = ("drift/retain_test",)
 """Columns of tables with several steps alone: in others the row of the original stands beside."""
 
-_VERDICT = "verdict"
+VERDICT = "verdict"
 """A column of text, made of the figures `verdict/HEADLINE`."""
 
 _SCALE = {"%": 100.0, "ms": 1000.0, "": 1.0}
@@ -57,19 +57,19 @@ def columns(rows: Sequence[Row], chosen: Sequence[str] = COLUMNS) -> list[str]:
 
 
 def _known(key: str) -> None:
-    if key == _VERDICT:
+    if key == VERDICT:
         return
     try:
         figure(key)
     except KeyError:
         raise UsageError(
-            f"Expected columns to be keys of figures, or {_VERDICT}, but got {key!r}. Valid: "
+            f"Expected columns to be keys of figures, or {VERDICT}, but got {key!r}. Valid: "
             f"{', '.join(entry.pattern for entry in CATALOG)}."
         ) from None
 
 
 def _has(row: Row, key: str) -> bool:
-    return key in row.metrics or (key == _VERDICT and bool(_shares(row)))
+    return key in row.metrics or (key == VERDICT and bool(verdicts(row)))
 
 
 def in_sequence(rows: Sequence[Row]) -> bool:
@@ -79,7 +79,7 @@ def in_sequence(rows: Sequence[Row]) -> bool:
 
 def heading(key: str) -> str:
     """Return the heading of a column: name, unit, arrow to its target."""
-    if key == _VERDICT:
+    if key == VERDICT:
         return "Verdict"
     entry = figure(key)
     unit = " %" if entry.unit == "%" else ""
@@ -88,23 +88,22 @@ def heading(key: str) -> str:
 
 def text(row: Row, key: str) -> str:
     """Return what stands in a row's column."""
-    return verdict(row) if key == _VERDICT else number(key, row.metrics.get(key))
+    return verdict(row) if key == VERDICT else number(key, row.metrics.get(key))
 
 
 def verdict(row: Row) -> str:
     """Return the headline of the row's verdicts, or each with its number of runs."""
-    shares = _shares(row)
-    if len(shares) < 2:
-        return next(iter(shares), "–")
-    runs = next(iter(row.metrics[f"{_VERDICT}/{headline}"].n for headline in shares))
-    return ", ".join(f"{headline} {round(share * runs)}" for headline, share in shares.items())
+    found = verdicts(row)
+    if len(found) < 2:
+        return next(iter(found), "–")
+    return ", ".join(f"{headline} {count}" for headline, count in found.items())
 
 
-def _shares(row: Row) -> dict[str, float]:
-    """Return headline -> share of runs, the most frequent first."""
-    prefix = f"{_VERDICT}/"
+def verdicts(row: Row) -> dict[str, int]:
+    """Return headline -> number of runs, the most frequent first."""
+    prefix = f"{VERDICT}/"
     found = {
-        key.removeprefix(prefix): cell.mean
+        key.removeprefix(prefix): round(cell.mean * cell.n)
         for key, cell in row.metrics.items()
         if key.startswith(prefix) and cell.mean > 0
     }
@@ -120,15 +119,21 @@ def number(key: str, cell: Cell | None) -> str:
     if cell is None:
         return "–"
     unit = figure(key).unit
-    mean = _digits(cell.mean * _SCALE[unit], unit)
+    mean = scaled(key, cell.mean)
     if cell.low is None or cell.high is None:
         return mean
     return f"{mean} ± {_digits((cell.high - cell.low) / 2 * _SCALE[unit], unit)}"
 
 
+def scaled(key: str, value: float) -> str:
+    """Return a value of a figure in its unit, with a column's digits."""
+    unit = figure(key).unit
+    return _digits(value * _SCALE[unit], unit)
+
+
 def _digits(value: float, unit: str) -> str:
     if unit == "%":
-        return f"{value:.1f}"
+        return f"{value:z.1f}"
     if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3f}" if unit == "" and abs(value) < 10 else f"{value:.3g}"
+        return f"{value:z,.0f}"
+    return f"{value:z.3f}" if unit == "" and abs(value) < 10 else f"{value:z.3g}"

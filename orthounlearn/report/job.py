@@ -23,8 +23,13 @@ def report(
     folders: Sequence[Path] | None = None,
     columns: Sequence[str] | None = None,
     command: str | None = None,
+    page: bool = False,
+    figures: bool = False,
 ) -> Path:
     """Write `RUNS/tables/NAME/table.{md,csv,tex,json}` and print the table.
+
+    With `page`, `report.html` is written beside them: the table with all figures; with `figures`,
+    each figure as PNG and PDF below `figures/`.
 
     Args:
         runs: Folder of all results.
@@ -33,12 +38,15 @@ def report(
         folders: Only these runs; None takes all.
         columns: Keys of the figures to show, and `verdict`; None: the usual ones.
         command: What made the runs, for the record.
+        page: Whether to make the page, which reads what the networks said, and takes some seconds.
+        figures: Whether to draw them for a paper; needs kaleido and a Chrome or Chromium.
 
     Returns:
         The folder of the table.
 
     Raises:
-        UsageError: There is no finished run, or a column that no figure has.
+        UsageError: There is no finished run, a column that no figure has, or no browser to draw
+            figures with.
     """
     root = Path(runs).absolute()
     found, problems = find_runs(root, data=dataset) if folders is None else read_runs(folders)
@@ -63,5 +71,18 @@ def report(
     )
     write_text(folder / "table.tex", to_latex(rows, keys, command=command))
     show(rows, keys, console)
+    if page:
+        from orthounlearn.report.page import render_page  # plotly takes a while to import
+
+        text = render_page(
+            found, rows, keys, name=name, command=command, problems=problems, root=root
+        )
+        write_text(folder / "report.html", text)
+        console.print(f"Written: {folder}/report.html", highlight=False, soft_wrap=True)
+    if figures:
+        from orthounlearn.report.export import write_figures
+
+        count = write_figures(folder / "figures", found, rows)
+        console.print(f"Written: {count} figures in {folder}/figures", highlight=False)
     console.print(f"Written: {folder}/table.{{md,csv,tex,json}}", highlight=False, soft_wrap=True)
     return folder

@@ -16,7 +16,7 @@ from orthounlearn.report.collect import Run
 NOISE_FLOOR = "retrain (other seed)"
 """One retrained model measured against another: what differs by chance alone."""
 
-_FIRST = ("original", "retrain", NOISE_FLOOR, "mask_logit", "soft_prune")
+_FIRST = ("original", "retrain", NOISE_FLOOR, "mask_logit", "soft_prune", "class_transport")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Row:
     step: int
     metrics: dict[str, Cell]
 
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """Return data, model and regularizer."""
+        return self.data, self.model, self.regularizer
+
 
 def make_rows(runs: Sequence[Run]) -> list[Row]:
     """Group runs by data, model, regularizer, method and step; average over classes and seeds.
@@ -64,6 +69,21 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
         grouped[*run.group, run.method, run.step].append(run)
     keys = sorted(grouped, key=lambda key: (*key[:3], place[key[3]], key[4]))
     return [Row(*key, metrics=_cells(grouped[key])) for key in keys]
+
+
+def method_rank(method: str) -> int:
+    """Return the place of a method in a table: references first, then ours, then the others."""
+    return _FIRST.index(method) if method in _FIRST else len(_FIRST)
+
+
+def group_title(data: str, model: str, regularizer: str) -> str:
+    """Return what the rows of a group share, in words.
+
+    >>> group_title("digits", "resnet20", "none")
+    'digits, resnet20, no orthogonal loss'
+    """
+    loss = "no orthogonal loss" if regularizer == "none" else f"orthogonal loss: {regularizer}"
+    return f"{data}, {model}, {loss}"
 
 
 def _cells(runs: Sequence[Run]) -> dict[str, Cell]:

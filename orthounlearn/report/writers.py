@@ -11,7 +11,7 @@ from rich.table import Table
 
 from orthounlearn.report.claims import claim_lines
 from orthounlearn.report.columns import heading, in_sequence, text
-from orthounlearn.report.rows import Row
+from orthounlearn.report.rows import Row, group_title
 
 LEGEND = (
     "Mean ± 95 % t-interval over forget classes × seeds. →R: the closer to the retrained model's "
@@ -153,12 +153,7 @@ def _numbers(row: Row, keys: Sequence[str]) -> list[str]:
 def _groups(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        loss = (
-            "no orthogonal loss"
-            if row.regularizer == "none"
-            else f"orthogonal loss: {row.regularizer}"
-        )
-        groups.setdefault(f"{row.data}, {row.model}, {loss}", []).append(row)
+        groups.setdefault(group_title(*row.group), []).append(row)
     return list(groups.items())
 
 

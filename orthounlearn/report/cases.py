@@ -1,0 +1,144 @@
+"""One request on one kind of original, with all methods that carried it out: what figures read."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orthounlearn.metrics.scores import Ints
+from orthounlearn.report.collect import Run
+from orthounlearn.report.rows import group_title, method_rank
+from orthounlearn.report.style import Look
+
+ORIGINAL, RETRAIN = "original", "retrain"
+
+_COMPARED = re.compile(r"_(gap(_low|_high)?|floor)$")
+
+Answers = tuple[NDArray[np.float32], Ints]
+"""Logits (N, K) and labels (N,) of one network on one split."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """The runs of one request, by method; over seeds, figures are means.
+
+    Attributes:
+        data: Name of the data set.
+        model: Name of the network.
+        regularizer: Of the original.
+        after: Classes of each request before it.
+        forget: Names of its classes.
+        runs: Method -> its runs, one for each seed; references first.
+        looks: Method -> how it is drawn.
+    """
+
+    data: str
+    model: str
+    regularizer: str
+    after: tuple[tuple[str, ...], ...]
+    forget: tuple[str, ...]
+    runs: dict[str, list[Run]]
+    looks: dict[str, Look]
+
+    @property
+    def title(self) -> str:
+        """Return what a reader chooses it by."""
+        before = f" after {_listed(sum(self.after, ()))}" if self.after else ""
+        group = group_title(self.data, self.model, self.regularizer)
+        return f"{group}: forget {_listed(self.forget)}{before}"
+
+    @property
+    def slug(self) -> str:
+        """Return a file name."""
+        before = "_after-" + "-".join(sum(self.after, ())) if self.after else ""
+        parts = self.data, self.model, self.regularizer, "forget-" + "-".join(self.forget)
+        return "_".join(parts) + before
+
+    @property
+    def methods(self) -> list[str]:
+        """Return the methods, references first."""
+        return list(self.runs)
+
+    @property
+    def rivals(self) -> list[str]:
+        """Return the methods without the references; ours first of what a menu shows."""
+        return sorted(
+            (method for method in self.runs if method not in (ORIGINAL, RETRAIN)),
+            key=lambda method: method != "soft_prune",
+        )
+
+    def classes(self, count: int) -> list[str]:
+        """Return the names of all `count` classes; their numbers where no run has stored names."""
+        for run in self._all():
+            if len(run.classes) == count:
+                return list(run.classes)
+        return [str(label) for label in range(count)]
+
+    def values(self, key: str) -> dict[str, float]:
+        """Return method -> mean of a figure over seeds, where it is defined.
+
+        What a run says of its references stands in where these have no run of their own.
+        """
+        found = {}
+        for method, phase in ((ORIGINAL, "original"), (RETRAIN, "retrained")):
+            told = [getattr(run, phase)[key] for run in self._all() if key in getattr(run, phase)]
+            if told:
+                found[method] = fmean(told)
+        for method, runs in self.runs.items():
+            own = [run.metrics[key] for run in runs if key in run.metrics]
+            if own:
+                found[method] = fmean(own)
+        return found
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return all keys of figures that start with a prefix, sorted; gaps and floors left out."""
+        keys = {key for run in self._all() for key in run.metrics if key.startswith(prefix)}
+        return sorted(key for key in keys if not _COMPARED.search(key))
+
+    def answers(self, method: str, split: str) -> list[Answers]:
+        """Return logits and labels of a method's runs on a split, one for each seed."""
+        found = []
+        for run in self.runs.get(method, []):
+            path = run.folder / "outputs.npz"
+            if path.exists():
+                with np.load(path) as stored:
+                    if f"logits/{split}" in stored:
+                        found.append((stored[f"logits/{split}"], stored[f"labels/{split}"]))
+        return found
+
+    def arrays(self, method: str, name: str) -> list[dict[str, NDArray[np.floating]]]:
+        """Return the arrays of a file in each of a method's run directories that has it."""
+        found = []
+        for run in self.runs.get(method, []):
+            path = run.folder / name
+            if path.exists():
+                with np.load(path) as stored:
+                    found.append(dict(stored))
+        return found
+
+    def _all(self) -> Iterator[Run]:
+        for runs in self.runs.values():
+            yield from runs
+
+
+def make_cases(runs: Sequence[Run], looks: dict[str, Look]) -> list[Case]:
+    """Group runs by the request that they carried out."""
+    grouped: dict[tuple[object, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        grouped[*run.group, run.after, run.forget].append(run)
+    cases = []
+    for members in grouped.values():
+        methods: dict[str, list[Run]] = defaultdict(list)
+        for run in sorted(members, key=lambda run: (method_rank(run.method), run.method, run.seed)):
+            methods[run.method].append(run)
+        first = members[0]
+        cases.append(Case(*first.group, first.after, first.forget, dict(methods), looks))
+    return sorted(cases, key=lambda case: case.title)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(names)

@@ -1,0 +1,52 @@
+"""What a figure is: of the whole table, or of one request."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from orthounlearn.report.cases import Case
+from orthounlearn.report.rows import Row
+from orthounlearn.report.style import Look
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A figure of the whole table.
+
+    Attributes:
+        name: Of its files; also its anchor on the page.
+        title: In a few words.
+        caption: What is shown, and how to read it.
+        place: Figures stand in ascending order.
+        draw: From the table's rows and the looks of its methods; None if nothing can be shown.
+        hint: What can be pressed or moved, on a page alone.
+    """
+
+    name: str
+    title: str
+    caption: str
+    place: int
+    draw: Callable[[Sequence[Row], dict[str, Look]], go.Figure | None]
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A figure of one request; the attributes are those of `Overview`.
+
+    Attributes:
+        name: Of its files; also its anchor on the page.
+        title: In a few words.
+        caption: What is shown, and how to read it.
+        place: Figures stand in ascending order.
+        draw: From the request's runs; None if their files lack what is needed.
+        hint: What can be pressed or moved, on a page alone.
+    """
+
+    name: str
+    title: str
+    caption: str
+    place: int
+    draw: Callable[[Case], go.Figure | None]
+    hint: str = ""

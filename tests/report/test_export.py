@@ -1,0 +1,46 @@
+"""Figures for a paper: files with captions, drawn by a real browser."""
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from orthounlearn.errors import UsageError
+from orthounlearn.report import export
+from orthounlearn.report.export import plates, write_figures
+from orthounlearn.report.rows import make_rows
+from tests.report.browser import browser_path
+from tests.report.toy_runs import write_runs
+
+
+def test_every_figure_becomes_a_still_plate_with_its_caption(tmp_path: Path):
+    runs = write_runs(tmp_path, models=["n"], forgets=["dog"], seeds=[0])
+    found = list(plates(runs, make_rows(runs)))
+    names = [plate.name for plate in found]
+    assert len(set(names)) == len(names) == 3 + 8
+    for plate in found:
+        assert not plate.drawing.layout.sliders
+        assert not plate.drawing.layout.updatemenus
+        assert plate.drawing.layout.height
+        assert "slider" not in plate.caption
+        assert "menu" not in plate.caption
+    assert "forget dog" in found[-1].caption
+
+
+def test_files_are_what_their_names_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BROWSER_PATH", browser_path())
+    runs = write_runs(tmp_path, models=["n"], forgets=["cat"], outputs=False)
+    monkeypatch.setattr(export, "plates", lambda *a: islice(plates(*a), 3, 5))
+    assert write_figures(tmp_path / "figures", runs, make_rows(runs)) == 2
+    folder = tmp_path / "figures" / "toy_n_so_forget-cat"
+    for name in ("per-class", "routing"):
+        assert (folder / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert (folder / f"{name}.pdf").read_bytes()[:5] == b"%PDF-"
+    captions = (tmp_path / "figures" / "captions.md").read_text()
+    assert "**toy_n_so_forget-cat/routing**: Where forgotten images go, toy, n" in captions
+
+
+def test_without_a_browser_it_is_said_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="BROWSER_PATH"):
+        write_figures(tmp_path / "figures", [], [])

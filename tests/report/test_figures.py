@@ -1,0 +1,162 @@
+"""Figures: what they show is what the run files say."""
+
+import re
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orthounlearn.metrics.roc import tpr_at_fpr
+from orthounlearn.report.cases import Case, make_cases
+from orthounlearn.report.figures import details, overviews, roc
+from orthounlearn.report.figures.confusion import confusion
+from orthounlearn.report.figures.density_confidence import draw as draw_confidence
+from orthounlearn.report.figures.front import front
+from orthounlearn.report.rows import Cell, Row, make_rows
+from orthounlearn.report.style import Look, looks
+from tests.report.toy_runs import CLASSES, METHODS, write_runs
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+    return make_cases(write_runs(tmp_path_factory.mktemp("runs")), looks(METHODS))
+
+
+@pytest.fixture(scope="module")
+def case(cases: list[Case]) -> Case:
+    return cases[0]
+
+
+def detail(name: str):
+    return next(figure for figure in details() if figure.name == name)
+
+
+def test_runs_are_grouped_by_request_with_references_first(cases: list[Case]):
+    titles = [case.title for case in cases]
+    expected = product("AB", ("cat", "dog"))
+    assert titles == [f"toy, net{n}, orthogonal loss: so: forget {name}" for n, name in expected]
+    for case in cases:
+        assert case.methods == list(METHODS)
+        assert [run.seed for run in case.runs["soft_prune"]] == [0, 1]
+        assert case.values("acc/retain_test")["soft_prune"] == pytest.approx(0.885)
+
+
+def test_references_without_a_run_are_what_others_say_of_them(tmp_path: Path):
+    (case,) = make_cases(
+        write_runs(tmp_path, models=["n"], methods=["soft_prune"], forgets=["cat"]),
+        looks(["soft_prune"]),
+    )
+    assert list(case.values("acc/retain_test")) == ["original", "retrain", "soft_prune"]
+    assert case.values("acc/retain_test")["retrain"] == pytest.approx(0.915)
+
+
+def test_every_figure_draws_what_runs_have_and_nothing_without(cases: list[Case], tmp_path: Path):
+    runs = [run for case in cases for group in case.runs.values() for run in group]
+    rows = make_rows(runs)
+    for figure in overviews():
+        assert figure.draw(rows, looks(row.method for row in rows)).data, figure.name
+        assert figure.draw([], {}) is None, figure.name
+    bare = make_cases(
+        write_runs(tmp_path, models=["n"], methods=["original"], outputs=False), looks(METHODS)
+    )[0]
+    for run in bare.runs["original"]:
+        run.metrics.clear(), run.original.clear(), run.retrained.clear()
+    for figure in details():
+        assert figure.draw(cases[0]).data, figure.name
+        assert figure.draw(bare) is None, figure.name
+    everything = [*overviews(), *details()]
+    assert len({figure.name for figure in everything}) == len(everything)
+    assert len({figure.place for figure in everything}) == len(everything)
+
+
+def test_per_class_is_the_difference_to_the_original(case: Case):
+    (heat,) = detail("per-class").draw(case).data
+    assert list(heat.x) == ["forgotten", "ant", "bee", "dog"]
+    methods = list(heat.y)
+    np.testing.assert_allclose(heat.z[methods.index("original")], 0)
+    np.testing.assert_allclose(heat.z[methods.index("soft_prune")], [-100, -2, -2, -2])
+    np.testing.assert_allclose(heat.text[methods.index("soft_prune")], [0, 88, 88, 88])
+
+
+def test_confusion_counts_names_and_shares(case: Case):
+    table = confusion(case, "original")
+    np.testing.assert_allclose(table.sum(1), 100, atol=0.05)
+    assert (np.diag(table) > 90).all()
+    masked = confusion(case, "mask_logit")
+    forgotten = CLASSES.index("cat")
+    assert masked[forgotten, forgotten] == 0
+    figure = detail("confusion").draw(case)
+    assert [note.text for note in figure.layout.annotations] == [
+        "original",
+        "after soft_prune",
+        "retrain",
+    ]
+    assert list(figure.data[1].x) == list(CLASSES)
+    chosen = {b.label: b.args[0]["z"][0] for b in figure.layout.updatemenus[0].buttons}
+    np.testing.assert_array_equal(chosen["mask_logit"], masked)
+
+
+def test_of_many_classes_the_forgotten_one_is_kept_and_no_image_is_lost(tmp_path: Path):
+    classes = [f"c{i:02d}" for i in range(40)]
+    (case,) = make_cases(
+        write_runs(tmp_path, models=["n"], forgets=["c31"], seeds=[0], classes=classes),
+        looks(METHODS),
+    )
+    figure = detail("confusion").draw(case)
+    names = list(figure.data[0].x)
+    assert len(names) == 14
+    assert "c31" in names
+    assert names[-1] == "other"
+    np.testing.assert_allclose(np.sum(figure.data[1].z, axis=1), 100, atol=0.1)
+    assert len(detail("per-class").draw(case).data[0].x) == 24
+
+
+def test_roc_is_the_attack_at_each_rate():
+    rng = np.random.default_rng(0)
+    members, others = rng.normal(0.5, 1, 83), rng.normal(0, 1, 57)
+    found = roc.curve(members, others)
+    expected = [tpr_at_fpr(members, others, rate) for rate in roc._GRID]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_density_has_area_one_and_the_threshold_says_what_it_splits(case: Case):
+    figure = draw_confidence(case)
+    rows = len(case.methods)
+    x, y = np.asarray(figure.data[0].x), np.asarray(figure.data[0].y)
+    assert y.sum() * (x[1] - x[0]) == pytest.approx(1, abs=0.02)
+    slider = figure.layout.sliders[0]
+    label = CLASSES.index("cat")
+    for step in (slider.steps[0], slider.steps[25], slider.steps[-1]):
+        moved = step.args[0]
+        cut, text = moved["shapes[0].x0"], moved[f"annotations[{rows}].text"]
+        odds = []
+        for split in ("forget_train", "forget_test"):
+            told = np.concatenate([a for a, _ in case.answers("original", split)]).astype(float)
+            odds.append(told[:, label] - np.log(np.exp(np.delete(told, label, 1)).sum(1)))
+        hit, wrong = (float(np.mean(values >= cut)) for values in odds)
+        share, trained, unseen = map(int, re.findall(r"(\d+)%", text))
+        assert trained == pytest.approx(100 * hit, abs=0.51)
+        assert unseen == pytest.approx(100 * wrong, abs=0.51)
+        assert share == pytest.approx(50 * (1 + hit - wrong), abs=0.51)
+
+
+def row(method: str, cost: float, utility: float) -> Row:
+    cells = {"cost": cost, "acc/retain_test": utility}
+    return Row(
+        "d", "m", "r", method, 1, {k: Cell(v, None, None, 1, None) for k, v in cells.items()}
+    )
+
+
+def test_the_front_has_whom_nobody_beats_and_no_reference():
+    rows = [row("original", 1.0, 0.9), row("retrain", 0.0, 0.95), row("best", -0.1, 0.8),
+            row("useful", 0.5, 0.9), row("beaten", 0.6, 0.85), row("twin", 0.5, 0.9)]  # fmt: skip
+    assert [r.method for r in front(rows, "cost")] == ["best", "useful", "twin"]
+
+
+def test_thirty_six_methods_can_be_told_apart():
+    methods = [*METHODS, *(f"rival{i}" for i in range(31))]
+    found = looks(methods)
+    assert len(set(found.values())) == len(methods)
+    assert found == looks(list(methods))
+    assert isinstance(found["rival0"], Look)

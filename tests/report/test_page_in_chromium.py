@@ -1,0 +1,140 @@
+"""The page in a real browser: it draws, it moves, it sorts, it filters, it prints, offline."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.report.browser import browser
+from tests.report.test_page import render
+from tests.report.toy_runs import METHODS, write_runs
+
+DRAWN = {"front-leakage", "front-time", "timings", "per-class", "routing", "confusion",
+         "confidence", "entropy", "roc", "depth", "relearn"}  # fmt: skip
+
+MARKS = "path.point, path.js-line, .heatmaplayer image"
+"""What Plotly draws of data, in every kind of figure that there is."""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    path = root / "report.html"
+    path.write_text(render(write_runs(root, forgets=["cat"], seeds=[0]), root), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(file: Path) -> Iterator[Page]:
+    """The page, without network; what it complains of fails the test that made it."""
+    with browser() as opened:
+        context = opened.new_context(offline=True, color_scheme="light")
+        context.set_default_timeout(180_000)  # a busy machine is no reason to fail
+        page = context.new_page()
+        page.complaints = []  # type: ignore[attr-defined]
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.goto(file.as_uri())
+        yield page
+        assert page.complaints == []
+        context.close()
+
+
+def methods(page: Page) -> list[str]:
+    return page.locator("#table tbody tr:visible th").all_inner_texts()
+
+
+def test_every_figure_is_drawn_when_it_is_looked_at(page: Page):
+    figures = page.locator("figure")
+    assert {figures.nth(i).get_attribute("id") for i in range(figures.count())} == DRAWN
+    for name in DRAWN:
+        page.locator(f"#{name}").scroll_into_view_if_needed()
+        page.wait_for_selector(f"#{name} :is({MARKS})", state="attached")
+    assert page.complaints == []  # type: ignore[attr-defined]
+
+
+def test_the_slider_moves_the_threshold_and_what_it_says(page: Page):
+    figure = page.locator("#confidence")
+    figure.scroll_into_view_if_needed()
+    page.wait_for_selector("#confidence .slider-rail-touch-rect", state="attached")
+
+    def state() -> tuple[str, str]:
+        line = figure.locator(".shapelayer path").first.get_attribute("d")
+        return line or "", figure.locator(".annotation-text").all_text_contents()[len(METHODS)]
+
+    before = state()
+    rail = figure.locator(".slider-rail-touch-rect").bounding_box()
+    assert rail is not None
+    page.mouse.click(rail["x"] + 0.9 * rail["width"], rail["y"] + rail["height"] / 2)
+    page.wait_for_function(
+        "line => document.querySelector('#confidence .shapelayer path').getAttribute('d') !== line",
+        arg=before[0],
+    )
+    after = state()
+    assert after[1] != before[1]
+    assert "right" in after[1]
+
+
+def test_another_request_is_shown(page: Page):
+    page.locator("#roc").scroll_into_view_if_needed()
+    page.wait_for_selector(f"#roc :is({MARKS})", state="attached")
+    page.evaluate("document.querySelector('#roc .plot').data[0].name = 'of the first request'")
+    page.select_option("#case", index=1)
+    page.wait_for_function("document.querySelector('#roc .plot').data[0].name === 'coin'")
+    assert page.locator("#case option:checked").inner_text().startswith("toy, netB")
+    page.select_option("#case", index=0)
+
+
+def test_the_table_sorts_both_ways_with_empty_cells_last(page: Page):
+    heading = page.locator("#table th", has_text="Retain test")
+    cells = "#table tbody td[title^='Retain test']"
+    retained = f"[...document.querySelectorAll(`{cells}`)].map(cell => +cell.dataset.sort)"
+    heading.locator("button").click()
+    values = page.evaluate(retained)
+    assert values == sorted(values)
+    assert len(set(values)) > 3
+    assert heading.get_attribute("aria-sort") == "ascending"
+    heading.locator("button").click()
+    assert page.evaluate(retained) == values[::-1]
+    heading = page.locator("#table th", has_text="Method")
+    heading.locator("button").click()
+    assert methods(page) == sorted(methods(page))
+
+
+def test_the_table_filters_by_all_that_is_chosen(page: Page):
+    assert len(methods(page)) == 2 * len(METHODS)
+    page.select_option("[data-filter=method]", "soft_prune")
+    assert methods(page) == ["soft_prune"] * 2
+    page.select_option("[data-filter=model]", "netA")
+    assert methods(page) == ["soft_prune"]
+    page.select_option("[data-filter=method]", "")
+    assert len(methods(page)) == len(METHODS)
+    page.select_option("[data-filter=model]", "")
+
+
+def test_dark_paper_has_light_ink(page: Page):
+    page.locator("#front-leakage").scroll_into_view_if_needed()
+    ink = "getComputedStyle(document.querySelector('#front-leakage .xtick text')).fill"
+    light = page.evaluate(ink)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"{ink} !== '{light}'")
+    assert page.evaluate(ink) == "rgb(232, 232, 232)"
+    page.emulate_media(color_scheme="light")
+
+
+def test_a_narrow_screen_scrolls_table_and_figures_not_the_page(page: Page):
+    size = page.viewport_size
+    page.set_viewport_size({"width": 420, "height": 800})
+    page.wait_for_function("document.documentElement.scrollWidth <= 420")
+    assert size is not None
+    page.set_viewport_size(size)
+
+
+def test_printing_draws_everything(page: Page):
+    page.reload()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    for name in DRAWN:
+        assert page.locator(f"#{name} :is({MARKS})").count() > 0, name
+    assert page.pdf()[:4] == b"%PDF"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
