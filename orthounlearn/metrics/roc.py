@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.integrate import trapezoid
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from orthounlearn.metrics.scores import Floats, Ints
@@ -80,9 +79,22 @@ def weighted_rates(
     return rates(drawn_BN, is_member, 0), rates(drawn_BM, ~is_member, len(members_N))
 
 
-def area_under(tpr_BT: Floats, fpr_BT: Floats) -> Floats:
-    """Return the areas (B,) under curves from `weighted_rates`; ties count half."""
-    return np.asarray(trapezoid(tpr_BT, fpr_BT, axis=1))
+def weighted_auc(members_N: Floats, others_M: Floats, drawn_BN: Floats, drawn_BM: Floats) -> Floats:
+    """Return the areas under the ROC (B,) for draws of the images; see `auc`.
+
+    Args:
+        members_N: Scores.
+        others_M: Scores.
+        drawn_BN: How often each draw has each member.
+        drawn_BM: How often each draw has each of the others.
+    """
+    order = np.argsort(others_M)
+    below_BM = np.zeros((len(drawn_BM), len(others_M) + 1))
+    np.cumsum(drawn_BM[:, order], axis=1, out=below_BM[:, 1:])
+    ends = (np.searchsorted(others_M[order], members_N, side=side) for side in ("left", "right"))
+    beaten_BN = sum(below_BM[:, end] for end in ends) / 2  # ties count half
+    pairs_B = drawn_BN.sum(1) * drawn_BM.sum(1)
+    return np.asarray((drawn_BN * beaten_BN).sum(1) / pairs_B)
 
 
 def balanced_hits(members: Floats, others: Floats, *, seed: int = 0) -> list[tuple[Ints, Floats]]:

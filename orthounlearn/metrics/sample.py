@@ -170,13 +170,16 @@ class Ranking:
         """Return the figures of each draw."""
         rows = []
         for members, others in self.pairs:
-            tpr_BT, fpr_BT = roc.weighted_rates(
-                members.values_N, others.values_N, members.drawn(weights), others.drawn(weights)
+            draw = (
+                *(members.values_N, others.values_N),
+                *(members.drawn(weights), others.drawn(weights)),
             )
-            area_B = roc.area_under(tpr_BT, fpr_BT)
+            area_B = roc.weighted_auc(*draw)
             found = {"auc": area_B} | ({"adv": 2 * np.abs(area_B - 0.5)} if self.advantage else {})
-            for key, alpha in self.rates.items():
-                found[key] = np.where(fpr_BT <= alpha, tpr_BT, 0.0).max(1)
+            if self.rates:
+                tpr_BT, fpr_BT = roc.weighted_rates(*draw)
+                for key, alpha in self.rates.items():
+                    found[key] = np.where(fpr_BT <= alpha, tpr_BT, 0.0).max(1)
             rows.append(found)
         return {key: np.mean([row[key] for row in rows], axis=0) for key in rows[0]}
 

@@ -85,9 +85,10 @@ def test_weights_are_images_that_are_there_several_times(m: np.ndarray, o: np.nd
     rng = np.random.default_rng(seed)
     times = rng.integers(0, 3, len(m)), rng.integers(0, 3, len(o))
     times[0][0] = times[1][0] = 1  # none empty
-    rates = roc.weighted_rates(m, o, *(t[None, :].astype(float) for t in times))
+    draw = m, o, *(t[None, :].astype(float) for t in times)
+    rates = roc.weighted_rates(*draw)
     repeated = np.repeat(m, times[0]), np.repeat(o, times[1])
-    assert roc.area_under(*rates)[0] == pytest.approx(roc.auc(*repeated))
+    assert roc.weighted_auc(*draw)[0] == pytest.approx(roc.auc(*repeated))
     for alpha in (0, 0.3, 1):
         reached = np.where(rates[1] <= alpha, rates[0], 0).max()
         assert reached == pytest.approx(roc.tpr_at_fpr(*repeated, alpha))

@@ -20,7 +20,9 @@ from orthounlearn.metrics.sample import Sample, gap_intervals, values
 from orthounlearn.metrics.suite import Outputs, samples
 from orthounlearn.metrics.verdict import Verdict, judge
 
-_JUDGED = ("acc/", "mia/pop_margin/", "probe/k")
+
+def _is_judged(key: str) -> bool:
+    return key.startswith(("acc/", "mia/pop_margin/", "probe/k")) and not key.endswith("_")
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Court:
                 class_names=self.experiment.data.class_names,
                 seed=self.splits.seed,
             )
-            self._known[id(net)] = {k: v for k, v in found.items() if k.startswith(_JUDGED)}
+            self._known[id(net)] = {key: found[key] for key in found if _is_judged(key)}
         return self._known[id(net)]
 
     def figures(self, net: nn.Module) -> dict[str, float]:
