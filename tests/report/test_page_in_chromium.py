@@ -30,7 +30,7 @@ def page(file: Path) -> Iterator[Page]:
     """The page, without network; what it complains of fails the test that made it."""
     with browser() as opened:
         context = opened.new_context(offline=True, color_scheme="light")
-        context.set_default_timeout(180_000)  # a busy machine is no reason to fail
+        context.set_default_timeout(500_000)  # a busy machine is no reason to fail
         page = context.new_page()
         page.complaints = []  # type: ignore[attr-defined]
         page.on("console", lambda message: page.complaints.append(message.text))
