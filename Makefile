@@ -1,7 +1,7 @@
 # One command makes the table, one runs the tests; both install what they need when it is missing.
 .DEFAULT_GOAL := help
 .PHONY: help install check format lint typecheck imports test test-slow train unlearn sweep \
-	reproduce-table tune report figures bench methods-page clean
+	reproduce-table reproduce-method tune report figures bench methods-page clean
 
 # ---- what may be set: make reproduce-table DATA=cifar10 MODELS=resnet18 SEEDS=0,1 ----------------
 DATA ?= digits
@@ -48,6 +48,10 @@ unlearn: $(STAMP)  ## Forget a class: make unlearn ARGS='forget=3 method=soft_pr
 
 sweep: $(STAMP)  ## Hydra multirun of unlearn: make sweep ARGS='forget=3,8 method=soft_prune,fine_tune'
 	$(RUN) unlearn -m data=$(DATA) $(ARGS)
+
+reproduce-method: $(STAMP)  ## Tables of class transport: all classes, and what each of its parts is for
+	$(RUN) sweep experiment=cifar10_method table.jobs=$(JOBS) $(ARGS)
+	$(RUN) sweep experiment=cifar10_ablation table.jobs=$(JOBS) $(ARGS)
 
 tune: $(STAMP)  ## Choose a method's settings on validation images: make tune METHODS=soft_prune
 	set -e; for method in $(subst $(comma), ,$(METHODS)); do \
