@@ -33,7 +33,7 @@ class Court:
     label: int
     original: nn.Module
     retrained: Sequence[nn.Module]
-    _known: dict[int, dict[str, Sample]] = field(default_factory=dict)
+    _known: dict[nn.Module, dict[str, Sample]] = field(default_factory=dict)
 
     @cached_property
     def splits(self) -> Splits:
@@ -43,15 +43,15 @@ class Court:
         return predict(self.experiment, net, self.splits)
 
     def samples(self, net: nn.Module) -> dict[str, Sample]:
-        if id(net) not in self._known:
+        if net not in self._known:
             found = samples(
                 self.outputs(net),
                 forget=[self.label],
                 class_names=self.experiment.data.class_names,
                 seed=self.splits.seed,
             )
-            self._known[id(net)] = {key: found[key] for key in found if _is_judged(key)}
-        return self._known[id(net)]
+            self._known[net] = {key: found[key] for key in found if _is_judged(key)}
+        return self._known[net]
 
     def figures(self, net: nn.Module) -> dict[str, float]:
         return values(self.samples(net))
@@ -120,9 +120,12 @@ def _trained(net: nn.Module, court: Court, split: str, *, rate: float, steps: in
     copied = copy.deepcopy(net).eval()  # the statistics of batches of one class would be others
     optimizer = torch.optim.SGD(copied.parameters(), lr=abs(rate), maximize=rate < 0)
     images, labels = court.images(split, 128 * steps)
-    for batch, target in zip(images.split(128), labels.split(128), strict=True):
+    batches = list(zip(images.split(128), labels.split(128), strict=True))
+    for step in range(steps):  # again from the first, where the set has fewer
+        batch, target = batches[step % len(batches)]
         optimizer.zero_grad()
         F.cross_entropy(copied(batch), target).backward()
+        nn.utils.clip_grad_norm_(copied.parameters(), 1.0)  # or ascent would end in nan
         optimizer.step()
     return copied
 

@@ -120,10 +120,10 @@ def test_a_few_steps_of_fine_tuning_are_not_enough(court: Court):
 
 def test_an_overdose_of_gradient_ascent_is_more_than_forgetting(court: Court):
     mild = court.figures(ascended(court.original, court, rate=0.02, steps=1))
-    over = ascended(court.original, court, rate=0.3, steps=1)
+    over = ascended(court.original, court, rate=1.0, steps=12)
     found, figures = court.verdict(over), court.figures(over)
     assert figures["acc/forget_test"] < 0.02 <= mild["acc/forget_test"]
-    assert {"utility_fail", "over_unlearned"} & set(found.flags)
+    assert {"utility_fail", "over_unlearned"} <= set(found.flags)
 
 
 def test_an_evaluation_leak_turns_the_attack_around_and_chance_gives_one_half(court: Court):
