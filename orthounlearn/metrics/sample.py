@@ -92,11 +92,12 @@ class Mean:
         return {"": float(np.dot(self.shares, means))}
 
     def resampled(self, weights: Weights) -> dict[str, Floats]:
-        """Return the mean of each draw."""
+        """Return the mean of each draw; nan where a draw has taken none of a few images."""
         found: Floats = np.zeros(())
         for part, share in zip(self.parts, self.shares, strict=True):
             drawn_BN = part.drawn(weights)
-            found = found + share * (drawn_BN @ part.values_N) / drawn_BN.sum(1)
+            with np.errstate(invalid="ignore"):
+                found = found + share * (drawn_BN @ part.values_N) / drawn_BN.sum(1)
         return {"": found}
 
 
@@ -239,7 +240,11 @@ def gap_intervals(
     )
     for key, parts in gaps.items():
         if key not in undefined:
-            ends = np.quantile(np.concatenate(parts), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+            drawn_B = np.concatenate(parts)
+            kept_B = drawn_B[
+                np.isfinite(drawn_B)
+            ]  # a draw without any of a few images says nothing
+            ends = np.quantile(kept_B, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
             found |= {f"{key}_gap_{end}": float(v) for end, v in zip(_ENDS, ends, strict=True)}
     return found
 

@@ -38,8 +38,8 @@ def folder_of(experiment: Experiment) -> Path:
 def test_every_figure_is_in_the_catalog_and_every_entry_is_used(full):
     _, metrics = full
     keys = {key.partition("/")[2] for key in metrics}
-    used = {id(figure(key)) for key in keys}
-    assert [entry.pattern for entry in CATALOG if id(entry) not in used] == []
+    used = {figure(key).pattern for key in keys}
+    assert [entry.pattern for entry in CATALOG if entry.pattern not in used] == []
 
 
 def test_references_of_several_seeds_give_mean_spread_and_floor(full):
@@ -110,13 +110,13 @@ def test_another_method_pays_for_itself_alone(full, open_shared):
 
 def test_references_are_measured_once_for_all_methods(open_shared, monkeypatch: pytest.MonkeyPatch):
     measured: list[object] = []
-    plain = network.audit
+    plain = network.samples
 
     def watched(outputs, **options):
         measured.append(outputs)
         return plain(outputs, **options)
 
-    monkeypatch.setattr(network, "audit", watched)
+    monkeypatch.setattr(network, "samples", watched)
     runs = []
     for method in ("zero_row", "drop_unit"):
         experiment = open_shared(f"method={method}", "metrics.reference=train", "forget=5")
