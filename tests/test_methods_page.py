@@ -115,7 +115,7 @@ def test_section_has_the_gate(name: str, section: dict[str, str]):
     assert [float(n) / 100 for n in re.findall(r"([\d.]+) %", line)[:2]] == pytest.approx(
         [gate["retain"], gate["forget"]]
     )
-    assert words(gate.get("why", "")) in words(line)
+    assert words(gate.get("why") or "") in words(line)
 
 
 def test_controls_have_the_values_of_what_they_control(tool: ModuleType, section: dict[str, str]):
