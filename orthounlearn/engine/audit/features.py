@@ -19,6 +19,9 @@ Read = Callable[[], dict[str, NDArray[np.float16]]]
 """Returns layer -> (B, C) of the last forward pass."""
 
 
+_LARGEST = torch.finfo(torch.float16).max
+
+
 class FeatureReader:
     """Reads the pooled output of every block, and what the classifier reads.
 
@@ -55,7 +58,8 @@ class FeatureReader:
 
         def keep(layer: str, features: Tensor) -> None:
             pooled = features.flatten(2).mean(2) if features.dim() == 4 else features
-            found[layer] = pooled.half().cpu().numpy()  # 11 bits are plenty for a linear probe
+            # 11 bits are plenty for a linear probe; no inf for a network that was blown up.
+            found[layer] = pooled.float().clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
 
         def after(_: nn.Module, __: object, output: Tensor, *, layer: str) -> None:
             keep(layer, output)

@@ -88,7 +88,7 @@ def clamped(net: nn.Module, court: Court) -> nn.Module:
     return copied
 
 
-def head_distilled(net: nn.Module, court: Court, *, steps: int = 300) -> nn.Module:
+def head_distilled(net: nn.Module, court: Court, *, steps: int = 100) -> nn.Module:
     """The last layer alone learns to say what a retrained network says; the features stay."""
     copied, head = _with_head(net, court)
     images = torch.cat([court.images(s, 1500)[0] for s in ("retain_train", "forget_train")])

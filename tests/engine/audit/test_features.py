@@ -56,6 +56,18 @@ def test_logits_are_those_of_float32():
     assert exact.unique().numel() == len(IMAGES)
 
 
+def test_features_of_a_network_that_was_blown_up_are_finite():
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2))
+    net[0].weight.data *= 1e8
+    reader = FeatureReader(net.eval(), IMAGES)
+    with torch.inference_mode(), reader.reading(reader.layers) as read:
+        with torch.autocast("cpu", torch.bfloat16):  # whose nearest value is above float16's last
+            net(IMAGES)
+        found = read()[CLASSIFIER]
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() == np.finfo(np.float16).max
+
+
 def test_batches_are_joined_by_layer():
     one, two = np.ones((2, 3), np.float16), np.zeros((1, 3), np.float16)
     assert concatenate([{"1": one}, {"1": two}])["1"].shape == (3, 3)

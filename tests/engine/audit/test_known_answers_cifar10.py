@@ -72,5 +72,10 @@ def test_a_few_steps_of_fine_tuning_are_not_enough(court: Court):
 
 
 def test_an_overdose_of_gradient_ascent_is_more_than_forgetting(court: Court):
+    found = court.verdict(ascended(court.original, court, rate=0.05, steps=20))
+    assert {"utility_fail", "over_unlearned"} <= set(found.flags)
+
+
+def test_a_network_that_was_blown_up_is_damaged_and_no_error(court: Court):
     found = court.verdict(ascended(court.original, court, rate=0.3, steps=20))
-    assert {"utility_fail", "over_unlearned"} & set(found.flags)
+    assert "utility_fail" in found.flags
