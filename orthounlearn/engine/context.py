@@ -1,6 +1,5 @@
 """What a method may see and do while it prepares and while it answers a request."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -28,6 +27,9 @@ ONE_DEVICE: dict[str, Any] = {
 """A request takes a few epochs at most: starting more processes would cost more than it saves."""
 
 
+_COUNTS = "counts"  # of the images of each class, beside the sums; no module has this name
+
+
 class RequestContext:
     """The engine's `methods.base.Context`; it watches what a method reads, and when.
 
@@ -38,7 +40,7 @@ class RequestContext:
         gone: Those of them that earlier requests have forgotten: their images are deleted, so the
             method sees them in neither set.
         seed: Of the method's own randomness.
-        statistics_folder: Where class statistics lie, beside the checkpoint.
+        kept_folder: Where what `prepare` made is kept, beside the checkpoint.
         shadow: Number of the shadow that the request is carried out on; None: no shadow.
     """
 
@@ -50,7 +52,7 @@ class RequestContext:
         splits: Splits,
         gone: Sequence[int] = (),
         seed: int,
-        statistics_folder: Path,
+        kept_folder: Path,
         shadow: int | None = None,
     ) -> None:
         self._experiment = experiment
@@ -61,7 +63,7 @@ class RequestContext:
             train_labels=experiment.data.train.labels_N,
             test_labels=experiment.data.test.labels_N,
         )
-        self._statistics_folder = statistics_folder
+        self._kept_folder = kept_folder
         self._shadow = shadow
         self._preparing = False
         self.seed = seed
@@ -105,29 +107,21 @@ class RequestContext:
 
         A class that is gone has no images left: its sums and its count are 0.
         """
-        names = "-".join(sorted(site.name for site in sites))
-        path = self._statistics_folder / f"statistics-{pooling}-{digest(names)[:8]}.safetensors"
-        if path.exists():
-            found = ClassStatistics.load(path, sites=sites, num_classes=self.num_classes)
-            self.stored_seconds += float(found.about.get("seconds", 0))
-            return found
-        start = time.perf_counter()
-        measured = self._measure(net, sites, pooling)
-        seconds = time.perf_counter() - start
-        about = {"seconds": str(seconds), "data_fingerprint": self._experiment.data.fingerprint}
-        statistics = ClassStatistics(measured.sums, measured.counts_K, pooling, about)
-        statistics.save(path)
-        return statistics
+        name = f"statistics-{pooling}-{digest(sorted(site.name for site in sites))[:8]}"
+        kept = self._keep(net, name, lambda: self._measure(net, sites, pooling))
+        return ClassStatistics(
+            {site.name: kept[site.name] for site in sites}, kept[_COUNTS], pooling
+        )
 
     def _measure(
         self, net: nn.Module, sites: Sequence[Site], pooling: Literal["max", "mean"]
-    ) -> ClassStatistics:
+    ) -> dict[str, Tensor]:
         def everything() -> Iterator[Batch]:
             splits: tuple[SplitName, ...] = ("forget_train", "retain_train")
             for split in splits:
                 yield from self.batches(split, batch_size=self._batch_size)
 
-        return class_statistics(
+        measured = class_statistics(
             net,
             everything(),
             sites=sites,
@@ -135,6 +129,7 @@ class RequestContext:
             pooling=pooling,
             autocast=self._experiment.autocast,
         )
+        return measured.sums | {_COUNTS: measured.counts_K}
 
     @property
     def _batch_size(self) -> int:
@@ -144,10 +139,16 @@ class RequestContext:
         self, net: nn.Module, name: str, make: Callable[[], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         """Return what `make` returns for this network, from the file if it is there."""
-        found = keep(self._statistics_folder, net, name, make)
+        kept = self._keep(net, name, make)
+        return {key: tensor.to(self._experiment.device) for key, tensor in kept.items()}
+
+    def _keep(
+        self, net: nn.Module, name: str, make: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        found = keep(self._kept_folder, net, name, make)
         # Seconds of making count wherever it was done; those of waiting for it are not its price.
         self.stored_seconds += found.earlier_s - found.waited_s
-        return {key: tensor.to(self._experiment.device) for key, tensor in found.tensors.items()}
+        return found.tensors
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the configured mixed precision."""

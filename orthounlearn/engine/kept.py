@@ -23,7 +23,7 @@ class Kept:
     """What was made or read.
 
     Attributes:
-        tensors: On the CPU where they were read.
+        tensors: On the CPU.
         earlier_s: Seconds that an earlier call took to make them; 0 if this one did.
         waited_s: Seconds that passed here while something else made or read them.
     """
@@ -54,11 +54,10 @@ def keep(folder: Path, net: nn.Module, name: str, make: Callable[[], Tensors]) -
             return Kept(tensors, earlier_s, time.perf_counter() - start)
         waited_s = time.perf_counter() - start
         start = time.perf_counter()
-        tensors = make()
+        tensors = {key: tensor.cpu().contiguous() for key, tensor in make().items()}
         made_s = time.perf_counter() - start
         with writing(path) as temporary:
-            contiguous = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
-            save_file(contiguous, temporary, metadata={"seconds": str(made_s)})
+            save_file(tensors, temporary, metadata={"seconds": str(made_s)})
     return Kept(tensors, 0.0, waited_s)
 
 

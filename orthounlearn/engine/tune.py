@@ -166,7 +166,7 @@ def _loss(cell: Cell, node: Mapping[str, Any]) -> float:
     net = cell.stored.load(experiment)
     seed_everything(seed, workers=True, verbose=False)
     context = RequestContext(
-        experiment, method, splits=cell.splits, seed=seed, statistics_folder=cell.stored.folder
+        experiment, method, splits=cell.splits, seed=seed, kept_folder=cell.stored.folder
     )
     try:
         unlearned = run_once(method, net, context)

@@ -149,7 +149,7 @@ def _carry_out(request: Request, method: UnlearningMethod, net: nn.Module, folde
         splits=request.splits,
         gone=request.gone,
         seed=seed,
-        statistics_folder=folder,
+        kept_folder=folder,
     )
     return carry_out(method, net, context)
 

@@ -2,17 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from orthounlearn.errors import UsageError
-from orthounlearn.files import writing
 from orthounlearn.masking.tracing import Site
 
 Pooling = Literal["max", "mean"]
@@ -26,53 +21,15 @@ class ClassStatistics:
         sums: Site name -> float64 (K, C): Σ_{x∈c} a_j(x), with a_j(x) the pooled ReLU activation.
         counts_K: float64 (K,) images per class.
         pooling: "max" (published) or "mean" over the pixels.
-        about: Free notes that go with the file, such as seconds and the hash of the model.
     """
 
     sums: dict[str, Tensor]
     counts_K: Tensor
     pooling: Pooling
-    about: dict[str, str] = field(default_factory=dict)
 
     def means(self, site: str) -> Tensor:
         """Return the mean activation (K, C) of a site."""
         return self.sums[site] / self.counts_K[:, None]
-
-    def save(self, path: Path) -> None:
-        """Write to a safetensors file, atomically."""
-        tensors = {f"sums/{name}": sums for name, sums in self.sums.items()}
-        tensors["counts"] = self.counts_K
-        with writing(path) as temporary:
-            save_file(tensors, temporary, metadata={**self.about, "pooling": self.pooling})
-
-    @classmethod
-    def load(cls, path: Path, *, sites: Sequence[Site], num_classes: int) -> "ClassStatistics":
-        """Read statistics and check that they fit the network.
-
-        Raises:
-            UsageError: The file is missing, damaged, or of another architecture or class count.
-        """
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                about = dict(file.metadata() or {})
-            counts = tensors.pop("counts")
-            pooling = about.pop("pooling")
-        except (SafetensorError, OSError, KeyError) as error:
-            raise UsageError(
-                f"Expected class statistics in {path}, but cannot read them ({error}). "
-                "Delete the file; the next request measures them again."
-            ) from error
-        sums = {name.removeprefix("sums/"): value for name, value in tensors.items()}
-        for site in sites:
-            shape = tuple(sums[site.name].shape) if site.name in sums else None
-            if shape != (num_classes, site.num_channels):
-                raise UsageError(
-                    f"Expected the statistics in {path} to have {num_classes} classes x "
-                    f"{site.num_channels} channels at {site.name}, but got {shape}. They belong to "
-                    "another network; delete the file to measure them again."
-                )
-        return cls(sums, counts, "mean" if pooling == "mean" else "max", about)
 
 
 def class_statistics(

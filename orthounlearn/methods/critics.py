@@ -34,8 +34,10 @@ class Critics:
             layer: _blank(values_NC.shape[1], num_classes).to(values_NC)
             for layer, values_NC in features.items()
         }
-        weights = [weight for reader in self._readers.values() for weight in reader.parameters()]
-        self._optimizer = torch.optim.Adam(weights, lr=_LEARNING_RATE)
+        self._optimizers = [
+            torch.optim.Adam(reader.parameters(), lr=_LEARNING_RATE)
+            for reader in self._readers.values()
+        ]
 
     def recognition(self, features: Mapping[str, Tensor], label: int) -> dict[str, Tensor]:
         """Return layer -> mean −log(1 − P(label)), at least 0: 0 where nobody thinks of the class.
@@ -61,17 +63,14 @@ class Critics:
             labels_B: True classes.
             weights_B: Of the images in the loss.
         """
-        read = {layer: self._standardised(features, layer).detach() for layer in self._readers}
-        for _ in range(_STEPS):
-            loss = weights_B.new_zeros(())
-            for layer, reader in self._readers.items():
-                errors_B = F.cross_entropy(reader(read[layer]), labels_B, reduction="none")
-                loss = (
-                    loss + (errors_B * weights_B).mean() + _PENALTY * reader.weight.square().sum()
-                )
-            self._optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            self._optimizer.step()
+        for (layer, reader), optimizer in zip(self._readers.items(), self._optimizers, strict=True):
+            read_BC = self._standardised(features, layer).detach()
+            for _ in range(_STEPS):
+                errors_B = F.cross_entropy(reader(read_BC), labels_B, reduction="none")
+                loss = (errors_B * weights_B).mean() + _PENALTY * reader.weight.square().sum()
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
 
     def _standardised(self, features: Mapping[str, Tensor], layer: str) -> Tensor:
         mean_C, deviation_C = self._units[layer]

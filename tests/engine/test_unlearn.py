@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from orthounlearn.data.splits import SPLIT_NAMES
 from orthounlearn.engine.audit.predict import load_outputs, predict
@@ -161,6 +162,18 @@ def test_checkpoint_of_a_user_is_unlearned_and_left_alone(request_job: Open, tmp
     first = metrics["unlearned/time/prep_s"]
     metrics = unlearn(open_request(request_job(f"checkpoint={mine}", "forget=5")))
     assert metrics["unlearned/time/prep_s"] > first / 20  # what was measured before still counts
+
+
+def test_statistics_of_a_replaced_file_are_measured_anew(request_job: Open, tmp_path: Path):
+    """Two networks of one shape, one after the other under the same name."""
+    mine = tmp_path / "mine.pt"
+    for seed in (0, 1):
+        stored = ensure_trained(request_job(), seed=seed)
+        torch.save(torch.load(stored.checkpoint, weights_only=True)["state_dict"], mine)
+        unlearn(open_request(request_job(f"checkpoint={mine}", "forget=7")))
+    kept = [load_file(path) for path in (tmp_path / "mine.pt.statistics").glob("*.safetensors")]
+    assert len(kept) == 2
+    assert any(not torch.equal(one, kept[1][name]) for name, one in kept[0].items())
 
 
 def test_evaluate_audits_a_file_as_it_is(request_job: Open):

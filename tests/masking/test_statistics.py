@@ -1,12 +1,9 @@
 """Class statistics against the slow way, one image at a time."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from orthounlearn.errors import UsageError
 from orthounlearn.masking.statistics import ClassStatistics, class_statistics
 from orthounlearn.masking.tracing import trace_sites
 from orthounlearn.models import resnet
@@ -62,28 +59,3 @@ def test_the_network_is_left_as_it_was(net: nn.Module):
     assert [module.training for module in net.modules()] == modes
     assert not any(module._forward_hooks for module in net.modules())
     assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
-
-
-def test_statistics_come_back_from_disk(net: nn.Module, tmp_path: Path):
-    found = measure(net, "mean")
-    found.save(tmp_path / "s.safetensors")
-    sites = trace_sites(net, IMAGES[:2])
-    loaded = ClassStatistics.load(tmp_path / "s.safetensors", sites=sites, num_classes=4)
-    assert loaded.pooling == "mean"
-    assert all(torch.equal(loaded.sums[name], sums) for name, sums in found.sums.items())
-
-
-def test_damaged_and_foreign_files_are_refused(net: nn.Module, tmp_path: Path):
-    path = tmp_path / "s.safetensors"
-    measure(net, "max").save(path)
-    sites = trace_sites(net, IMAGES[:2])
-    with pytest.raises(UsageError, match="5 classes"):
-        ClassStatistics.load(path, sites=sites, num_classes=5)
-    wider = trace_sites(resnet(depth=20, num_classes=4, image_size=8, width=8), IMAGES[:2])
-    with pytest.raises(UsageError, match="another network"):
-        ClassStatistics.load(path, sites=wider, num_classes=4)
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(UsageError, match="Delete the file"):
-        ClassStatistics.load(path, sites=sites, num_classes=4)
-    with pytest.raises(UsageError, match="cannot read"):
-        ClassStatistics.load(tmp_path / "absent", sites=sites, num_classes=4)

@@ -37,7 +37,7 @@ def test_only_the_last_layers_change_when_trained(experiment: Experiment, kind, 
     method = kind(k=k, **(OPTIONS | {"epochs": 1, "batch_size": 256}))
     context = RequestContext(
         experiment, method, splits=experiment.splits((3,)), seed=0,
-        statistics_folder=Path("/nowhere"),
+        kept_folder=Path("/nowhere"),
     )  # fmt: skip
     unlearned = method.unlearn(net, context)
     for name, tensor in unlearned.state_dict().items():

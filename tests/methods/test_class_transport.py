@@ -9,7 +9,7 @@ from orthounlearn.engine.kept import keep
 from orthounlearn.errors import UsageError
 from orthounlearn.methods.class_edit import Place, look
 from orthounlearn.methods.class_transport import ClassTransport
-from tests.methods.toy import CLASSES, IMAGES, LABELS, Toy, convolutional
+from tests.methods.toy import CLASSES, IMAGES, LABELS, Toy, convolutional, perceptron
 
 OPTIONS = {
     "cut": 0.0, "temperature": 0.25, "overshoot": 1.3, "feature_weight": 0.5,
@@ -165,3 +165,8 @@ def test_only_the_named_classes_are_prepared():
         method.unlearn(net, Toy(2))
     with pytest.raises(UsageError, match="in 0 to 3, but got"):
         ClassTransport(**OPTIONS, classes=[1, 4]).prepare(net, context)
+
+
+def test_network_without_blocks_forgets_at_its_output():
+    net = carried_out(perceptron(), 2, steps=200)
+    assert not (predicted(net) == 2)[LABELS == 2].any()

@@ -71,7 +71,7 @@ def carry_out(experiment: Experiment, *, seed: int = 0) -> tuple[nn.Module, nn.M
     method = build(experiment.config["method"], UnlearningMethod)
     context = RequestContext(
         experiment, method, splits=experiment.splits(FORGET), seed=seed,
-        statistics_folder=stored.folder,
+        kept_folder=stored.folder,
     )  # fmt: skip
     return stored.load(experiment), run_once(method, stored.load(experiment), context)
 
@@ -160,7 +160,7 @@ def test_promises(name: str, experiments, tmp_path: Path):
     before = stored.checkpoint.read_bytes()
     method = build(experiment.config["method"], UnlearningMethod)
     context = Witness(
-        experiment, method, splits=experiment.splits(FORGET), seed=0, statistics_folder=tmp_path
+        experiment, method, splits=experiment.splits(FORGET), seed=0, kept_folder=tmp_path
     )
     seed_everything(0, verbose=False)
     unlearned = run_once(method, stored.load(experiment), context)
@@ -195,7 +195,7 @@ def test_request_is_unknown_while_preparing(name: str, experiments):
     method = build(experiment.config["method"], UnlearningMethod)
     context = RequestContext(
         experiment, method, splits=experiment.splits(FORGET), seed=0,
-        statistics_folder=Path("/nowhere"),
+        kept_folder=Path("/nowhere"),
     )  # fmt: skip
     with context.preparing(), pytest.raises(PermissionError):
         _ = context.forget
@@ -207,7 +207,7 @@ def test_undeclared_sets_are_refused(experiments):
     method = build(experiment.config["method"], UnlearningMethod)
     context = RequestContext(
         experiment, method, splits=experiment.splits(FORGET), seed=0,
-        statistics_folder=Path("/nowhere"),
+        kept_folder=Path("/nowhere"),
     )  # fmt: skip
     with pytest.raises(PermissionError, match="retain_train"):
         next(iter(context.batches("retain_train", batch_size=4)))
@@ -224,7 +224,7 @@ def test_losses_are_finite_scalars_with_gradients(name: str, experiments, tmp_pa
     method = build(experiment.config["method"], LossMethod)
     context = RequestContext(
         experiment, method, splits=experiment.splits(FORGET), seed=0,
-        statistics_folder=tmp_path,
+        kept_folder=tmp_path,
     )  # fmt: skip
     net = experiment.new_net(0)
     with context.preparing():
@@ -289,7 +289,7 @@ def test_phases_share_an_optimiser_and_run_the_hooks(experiments):
     )  # fmt: skip
     splits = experiment.splits(FORGET)
     context = RequestContext(
-        experiment, method, splits=splits, seed=0, statistics_folder=Path("/nowhere")
+        experiment, method, splits=splits, seed=0, kept_folder=Path("/nowhere")
     )
     net = experiment.new_net(0)
     unlearned = method.unlearn(net, context)

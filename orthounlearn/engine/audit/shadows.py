@@ -119,7 +119,7 @@ def _unlearned(experiment: Experiment, splits: Splits, stored: StoredModel, k: i
         method,
         splits=experiment.splits(splits.forget, shadow=k),
         seed=k,
-        statistics_folder=stored.folder,
+        kept_folder=stored.folder,
         shadow=k,
     )
     net: nn.Module = run_once(method, stored.load(experiment), context)

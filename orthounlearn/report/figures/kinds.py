@@ -11,15 +11,15 @@ from orthounlearn.report.style import Look
 
 
 @dataclass(frozen=True)
-class Overview:
-    """A figure of the whole table.
+class Titled:
+    """What every figure says of itself.
 
     Attributes:
         name: Of its files; also its anchor on the page.
         title: In a few words.
         caption: What is shown, and how to read it.
         place: Figures stand in ascending order.
-        draw: From the table's rows and the looks of its methods; None if nothing can be shown.
+        draw: Returns None if nothing can be shown.
         hint: What can be pressed or moved, on a page alone.
     """
 
@@ -27,26 +27,19 @@ class Overview:
     title: str
     caption: str
     place: int
-    draw: Callable[[Sequence[Row], dict[str, Look]], go.Figure | None]
+    draw: Callable[..., go.Figure | None]
     hint: str = ""
 
 
 @dataclass(frozen=True)
-class Detail:
-    """A figure of one request; the attributes are those of `Overview`.
+class Overview(Titled):
+    """A figure of the whole table, drawn from its rows and the looks of its methods."""
 
-    Attributes:
-        name: Of its files; also its anchor on the page.
-        title: In a few words.
-        caption: What is shown, and how to read it.
-        place: Figures stand in ascending order.
-        draw: From the request's runs; None if their files lack what is needed.
-        hint: What can be pressed or moved, on a page alone.
-    """
+    draw: Callable[[Sequence[Row], dict[str, Look]], go.Figure | None]
 
-    name: str
-    title: str
-    caption: str
-    place: int
+
+@dataclass(frozen=True)
+class Detail(Titled):
+    """A figure of one request, drawn from its runs; None if their files lack what is needed."""
+
     draw: Callable[[Case], go.Figure | None]
-    hint: str = ""

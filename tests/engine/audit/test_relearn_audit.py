@@ -79,9 +79,7 @@ def retrained(experiment: Experiment, attack: Callable[..., Relearned]) -> Relea
 def masked(experiment: Experiment, splits: Splits) -> nn.Module:
     stored = ensure_trained(experiment, seed=0)
     method = build(experiment.config["method"], UnlearningMethod)
-    context = RequestContext(
-        experiment, method, splits=splits, seed=0, statistics_folder=stored.folder
-    )
+    context = RequestContext(experiment, method, splits=splits, seed=0, kept_folder=stored.folder)
     return run_once(method, stored.load(experiment), context)
 
 
