@@ -33,6 +33,8 @@ class Recipe:
         steps: Of the optimiser.
         batch_size: Images of the class, and as many others, in a step.
         learning_rate: The highest of the cycle.
+        sum_steps: In which the edits learn to add up (`methods.edit_sums`).
+        sum_learning_rate: The highest of their cycle.
     """
 
     temperature: float
@@ -43,6 +45,8 @@ class Recipe:
     steps: int
     batch_size: int
     learning_rate: float
+    sum_steps: int
+    sum_learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -121,26 +125,34 @@ def look(net: nn.Module, context: Context, place: Place, *, max_images: int) -> 
     # By class: which of them is asked for decides the order of the sets, but not the edits.
     by_class = torch.argsort(labels_N, stable=True)
     images_N, labels_N = torch.cat(images)[by_class], labels_N[by_class]
-    logits: list[Tensor] = []
-    features: dict[str, list[Tensor]] = {layer: [] for layer in place.watched}
-    with evaluating(net), torch.no_grad(), reading(net, place.watched) as read:
-        for batch in torch.split(images_N, _PASS):
-            with context.autocast():
-                logits.append(net(batch.float()).float())
-            for layer in place.watched:
-                features[layer].append(read[layer])
-    whole = {layer: torch.cat(parts) for layer, parts in features.items()}
+    logits_NK, whole = whole_pass(net, context, images_N, place.watched)
     moments = {
         layer: class_moments(values_NC, labels_N, context.num_classes)
         for layer, values_NC in whole.items()
     }
-    return Seen(images_N, labels_N, torch.cat(logits), whole, moments)
+    return Seen(images_N, labels_N, logits_NK, whole, moments)
+
+
+@torch.no_grad()
+def whole_pass(
+    net: nn.Module, context: Context, images_N: Tensor, layers: Sequence[str]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the logits (N, K) of all images, and layer -> pooled output (N, C)."""
+    logits: list[Tensor] = []
+    features: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    with evaluating(net), reading(net, layers) as read:
+        for batch in torch.split(images_N, _PASS):
+            with context.autocast():
+                logits.append(net(batch.float()).float())
+            for layer in layers:
+                features[layer].append(read[layer])
+    return torch.cat(logits), {layer: torch.cat(parts) for layer, parts in features.items()}
 
 
 def learn_edit(
     original: nn.Module, context: Context, place: Place, seen: Seen, recipe: Recipe, label: int
-) -> dict[str, Tensor]:
-    """Distil the network that does not know a class; return what its weights differ by.
+) -> list[Tensor]:
+    """Distil the network that does not know a class; return what its parameters differ by.
 
     All zero for a class without images, and where no other class has any.
     """
@@ -148,12 +160,12 @@ def learn_edit(
     ours = torch.nonzero(seen.labels_N == label)[:, 0]
     others = torch.nonzero(seen.labels_N != label)[:, 0]
     if not len(ours) or not len(others):
-        return {name: torch.zeros_like(tensor) for name, tensor in before.items()}
+        return [torch.zeros_like(tensor) for tensor in before.values()]
     net = copy.deepcopy(original).eval()
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name in before)
     edited = [net.get_parameter(name) for name in place.names]
-    optimizer = torch.optim.AdamW(edited, lr=recipe.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(edited, lr=recipe.learning_rate, weight_decay=0.0, foreach=True)
     schedule = OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=recipe.steps + 1, pct_start=0.2
     )
@@ -170,7 +182,7 @@ def learn_edit(
             optimizer.step()
             schedule.step()
             loss.follow(read, chosen_B)
-    return {name: net.get_parameter(name).detach() - before[name] for name in place.names}
+    return [now.detach() - then for now, then in zip(edited, before.values(), strict=True)]
 
 
 class _Loss:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 _STEPS = 3  # for each step of the network: a critic that lags behind is easily fooled
@@ -19,6 +19,9 @@ class Critics:
     to show to a probe either (domain-adversarial training: Ganin et al., arXiv 1505.07818, with
     the confusion of one class as aim).
 
+    The L regressions are one batch of matrices, narrower layers filled up with zeros, and their
+    gradient is written out: 2,000 small autograd graphs would take longer than a small network.
+
     Args:
         features: Layer -> pooled output (N, C) of the images that are learned from: gives the
             critics their unit.
@@ -30,14 +33,13 @@ class Critics:
             layer: (values_NC.mean(0), values_NC.std(0).clamp(min=1e-3))
             for layer, values_NC in features.items()
         }
-        self._readers = {
-            layer: _blank(values_NC.shape[1], num_classes).to(values_NC)
-            for layer, values_NC in features.items()
-        }
-        self._optimizers = [
-            torch.optim.Adam(reader.parameters(), lr=_LEARNING_RATE)
-            for reader in self._readers.values()
-        ]
+        self._width = max((len(mean_C) for mean_C, _ in self._units.values()), default=0)
+        one = next(iter(features.values()), torch.empty(0))
+        self._weights_LCK = one.new_zeros(len(features), self._width, num_classes)
+        self._biases_L1K = one.new_zeros(len(features), 1, num_classes)
+        self._optimizer = torch.optim.Adam(
+            [self._weights_LCK, self._biases_L1K], lr=_LEARNING_RATE, foreach=True
+        )
 
     def recognition(self, features: Mapping[str, Tensor], label: int) -> dict[str, Tensor]:
         """Return layer -> mean −log(1 − P(label)), at least 0: 0 where nobody thinks of the class.
@@ -46,15 +48,12 @@ class Critics:
             features: Layer -> (B, C), of images of the class.
             label: The class. The critics themselves get no gradient.
         """
-        found = {}
-        for layer, reader in self._readers.items():
-            logits_BK = F.linear(
-                self._standardised(features, layer), reader.weight.detach(), reader.bias.detach()
-            )
-            beliefs_B = logits_BK.softmax(1)[:, label].clamp(max=_CERTAIN)
-            found[layer] = -torch.log1p(-beliefs_B).mean()
-        return found
+        if not self._units:
+            return {}
+        beliefs_LB = self._beliefs(self._standardised(features))[..., label].clamp(max=_CERTAIN)
+        return dict(zip(self._units, -torch.log1p(-beliefs_LB).mean(1), strict=True))
 
+    @torch.no_grad()
     def learn(self, features: Mapping[str, Tensor], labels_B: Tensor, weights_B: Tensor) -> None:
         """Fit the critics to what the network now computes.
 
@@ -63,24 +62,27 @@ class Critics:
             labels_B: True classes.
             weights_B: Of the images in the loss.
         """
-        for (layer, reader), optimizer in zip(self._readers.items(), self._optimizers, strict=True):
-            read_BC = self._standardised(features, layer).detach()
-            for _ in range(_STEPS):
-                errors_B = F.cross_entropy(reader(read_BC), labels_B, reduction="none")
-                loss = (errors_B * weights_B).mean() + _PENALTY * reader.weight.square().sum()
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                optimizer.step()
+        if not self._units:
+            return
+        read_LBC = self._standardised(features)
+        truth_BK = F.one_hot(labels_B, self._biases_L1K.shape[2])
+        shares_B1 = (weights_B / len(labels_B))[:, None]
+        for _ in range(_STEPS):
+            errors_LBK = (self._beliefs(read_LBC) - truth_BK) * shares_B1
+            self._weights_LCK.grad = torch.baddbmm(
+                self._weights_LCK, read_LBC.mT, errors_LBK, beta=2 * _PENALTY
+            )
+            self._biases_L1K.grad = errors_LBK.sum(1, keepdim=True)
+            self._optimizer.step()
 
-    def _standardised(self, features: Mapping[str, Tensor], layer: str) -> Tensor:
-        mean_C, deviation_C = self._units[layer]
-        return (features[layer] - mean_C) / deviation_C
+    def _beliefs(self, read_LBC: Tensor) -> Tensor:
+        return torch.baddbmm(self._biases_L1K, read_LBC, self._weights_LCK).softmax(2)
 
-
-def _blank(width: int, num_classes: int) -> nn.Linear:
-    """Return a reader without an opinion, and leave the random stream where it is."""
-    with torch.random.fork_rng(devices=[]):
-        reader = nn.Linear(width, num_classes)
-    nn.init.zeros_(reader.weight)
-    nn.init.zeros_(reader.bias)
-    return reader
+    def _standardised(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return (L, B, C) in the critics' unit; C is the width of the widest layer."""
+        return torch.stack(
+            [
+                F.pad((features[layer] - mean_C) / deviation_C, (0, self._width - len(mean_C)))
+                for layer, (mean_C, deviation_C) in self._units.items()
+            ]
+        )
