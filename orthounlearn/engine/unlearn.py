@@ -22,6 +22,7 @@ from orthounlearn.engine.loggers import opened
 from orthounlearn.engine.request import Request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed, carry_out
+from orthounlearn.engine.views import save_channels, save_gallery
 from orthounlearn.errors import UsageError
 from orthounlearn.files import (
     file_digest,
@@ -151,7 +152,9 @@ def _carry_out(request: Request, method: UnlearningMethod, net: nn.Module, folde
         seed=seed,
         kept_folder=folder,
     )
-    return carry_out(method, net, context)
+    timed = carry_out(method, net, context)
+    save_channels(method.channels(request.forget), request.folder / "channels.npz")
+    return timed
 
 
 def _reload(experiment: Experiment, net: nn.Module, checkpoint: Path) -> nn.Module:
@@ -175,6 +178,7 @@ def finish_run(request: Request, net: nn.Module, *, timed: Timed | None) -> dict
     if audited.curves:
         with writing(folder / "relearn.npz") as temporary:
             np.savez(temporary, **audited.curves)
+    save_gallery(experiment.data.test, request.splits, folder / "gallery.npz")
     write_json(folder / "run.json", _identity(request))
     write_json(folder / "retrained.json", [entry.record for entry in audited.retrained])
     _send_to_loggers(request, audited.metrics)
