@@ -32,7 +32,7 @@ from orthounlearn.files import (
     write_text,
     writing,
 )
-from orthounlearn.lit.callbacks.status import write_status
+from orthounlearn.lit.callbacks.status import report_stage, reporting
 from orthounlearn.methods.base import UnlearningMethod
 from orthounlearn.report.certificate import write_certificate
 
@@ -68,16 +68,18 @@ def unlearn(request: Request, trained: nn.Module | None = None) -> dict[str, flo
         if request.is_done:
             return _metrics(request)
         start_run(request)
-        timed = _carry_out(request, method, net, folder)
-        about = experiment.about(
-            forget=request.forget,
-            after=request.steps[:-1],
-            method=experiment.config["method"]["name"],
-            origin=request.origin,
-        )
-        save_network(timed.net, request.checkpoint, about=about)
-        net = _reload(experiment, timed.net, request.checkpoint)
-        return finish_run(request, net, timed=timed)
+        with reporting(request.folder / "status.json", _what(request)):
+            timed = _carry_out(request, method, net, folder)
+            about = experiment.about(
+                forget=request.forget,
+                after=request.steps[:-1],
+                method=experiment.config["method"]["name"],
+                origin=request.origin,
+            )
+            save_network(timed.net, request.checkpoint, about=about)
+            net = _reload(experiment, timed.net, request.checkpoint)
+            report_stage("audit")
+            return finish_run(request, net, timed=timed)
 
 
 def evaluate(request: Request) -> dict[str, float | None]:
@@ -94,7 +96,8 @@ def evaluate(request: Request) -> dict[str, float | None]:
     net = experiment.new_net(experiment.config["seed"])
     load_network(net, Path(experiment.config["checkpoint"]))
     start_run(request)
-    return finish_run(request, net.to(experiment.device), timed=None)
+    with reporting(request.folder / "status.json", _what(request)):
+        return finish_run(request, net.to(experiment.device), timed=None)
 
 
 def _metrics(request: Request) -> dict[str, float | None]:
@@ -136,8 +139,14 @@ def start_run(request: Request) -> None:
     write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     write_json(folder / "env.json", environment(request.experiment))
     request.splits.save(folder / "splits.npz")
-    what = config["method"]["name"] if config["method"] else "evaluate"
-    write_status(folder / "status.json", "running", what)
+
+
+def _what(request: Request) -> str:
+    """Return what a view of running jobs calls a request."""
+    config = request.experiment.config
+    method = config["method"]["name"] if config["method"] else "evaluate"
+    network = f"{request.experiment.model_name} {config['regularizer']['name']}"
+    return f"{method}, {' '.join(request.names[-1])}, {network} seed {config['seed']}"
 
 
 def _carry_out(request: Request, method: UnlearningMethod, net: nn.Module, folder: Path) -> Timed:
@@ -182,7 +191,6 @@ def finish_run(request: Request, net: nn.Module, *, timed: Timed | None) -> dict
     write_json(folder / "run.json", _identity(request))
     write_json(folder / "retrained.json", [entry.record for entry in audited.retrained])
     _send_to_loggers(request, audited.metrics)
-    write_status(folder / "status.json", "done", request.folder.name)
     plain = plain_metrics(audited.metrics)
     write_json(folder / "metrics.json", plain)
     write_certificate(folder, command=environment(experiment)["command"])

@@ -198,7 +198,7 @@ def test_pictures_stand_over_what_each_network_calls_them(case: Case):
     chosen = {button.label: button for button in figure.layout.updatemenus[0].buttons}
     assert list(chosen) == ["soft_prune", "mask_logit", "fine_tune"]
     changed, ticks, traces = chosen["mask_logit"].args
-    assert (traces, ticks["yaxis.ticktext"][2]) == ([2], "mask_logit")
+    assert (traces, ticks["yaxis.ticktext"][2]) == ((2,), "mask_logit")
     assert "cat" not in "".join(changed["text"][0])
 
 
