@@ -112,6 +112,12 @@ def test_a_page_shows_some_requests_of_very_many_and_says_so(
     assert "4 more requests are in the table" in text
 
 
+def test_one_run_alone_gives_a_page(tmp_path: Path):
+    runs = write_runs(tmp_path, models=["n"], methods=["fine_tune"], forgets=["cat"], seeds=[0])
+    elements = Elements(render(runs, tmp_path))
+    assert {"depth", "confidence", "gallery"} <= json.loads(elements.scripts["case-0"]).keys()
+
+
 def test_a_figure_of_files_that_older_runs_lack_says_how_to_get_it(tmp_path: Path):
     runs = write_runs(tmp_path, models=["n"], forgets=["cat"], seeds=[0], outputs=False)
     for run in runs:
