@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 from filelock import FileLock
 from lightning import seed_everything
+from lightning.pytorch.loggers import WandbLogger
 from torch import nn
 
 from orthounlearn.config.build import build
@@ -17,6 +18,7 @@ from orthounlearn.engine.audit.network import audit_network
 from orthounlearn.engine.audit.predict import save_outputs
 from orthounlearn.engine.checkpoints import load_network, save_network
 from orthounlearn.engine.context import RequestContext
+from orthounlearn.engine.dashboard import log_views
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
 from orthounlearn.engine.loggers import opened
 from orthounlearn.engine.request import Request
@@ -35,6 +37,7 @@ from orthounlearn.files import (
 from orthounlearn.lit.callbacks.status import report_stage, reporting
 from orthounlearn.methods.base import UnlearningMethod
 from orthounlearn.report.certificate import write_certificate
+from orthounlearn.report.collect import Run, as_run
 
 _log = logging.getLogger(__name__)
 
@@ -188,10 +191,10 @@ def finish_run(request: Request, net: nn.Module, *, timed: Timed | None) -> dict
         with writing(folder / "relearn.npz") as temporary:
             np.savez(temporary, **audited.curves)
     save_gallery(experiment.data.test, request.splits, folder / "gallery.npz")
-    write_json(folder / "run.json", _identity(request))
+    identity, plain = _identity(request), plain_metrics(audited.metrics)
+    write_json(folder / "run.json", identity)
     write_json(folder / "retrained.json", [entry.record for entry in audited.retrained])
-    _send_to_loggers(request, audited.metrics)
-    plain = plain_metrics(audited.metrics)
+    _send_to_loggers(request, as_run(folder, identity, plain), audited.metrics)
     write_json(folder / "metrics.json", plain)
     write_certificate(folder, command=environment(experiment)["command"])
     return plain
@@ -224,7 +227,7 @@ def _audited_file(request: Request) -> Path:
     return request.checkpoint if request.experiment.config["method"] else Path(given)
 
 
-def _send_to_loggers(request: Request, metrics: dict[str, float]) -> None:
+def _send_to_loggers(request: Request, run: Run, metrics: dict[str, float]) -> None:
     finite = {key: value for key, value in metrics.items() if value == value}
     job_type: Literal["unlearn", "evaluate"] = (
         "unlearn" if request.experiment.config["method"] else "evaluate"
@@ -232,3 +235,12 @@ def _send_to_loggers(request: Request, metrics: dict[str, float]) -> None:
     with opened(request.experiment, request.folder, job_type=job_type) as loggers:
         for logger in loggers:
             logger.log_metrics(finite)
+            if isinstance(logger, WandbLogger):
+                log_views(logger, run, _checkpoints(request))
+
+
+def _checkpoints(request: Request) -> list[Path]:
+    """Return the audited network, and the original where it is stored."""
+    config = request.experiment.config
+    original = stored_model(request.experiment, seed=config["seed"]).checkpoint
+    return [_audited_file(request), original]

@@ -14,6 +14,7 @@ from orthounlearn.report.style import BLUE, SEQUENTIAL
 
 _MOST_CLASSES = 24  # rows of the matrix that can be read
 _MOST_POINTS = 600  # of the scatter: more are one cloud, and make a page heavy
+_LAYER, _GAP, _LOWER = 20, 100, 300  # pixels
 _NONE = -1  # beyond the channels of a layer
 
 _STRENGTHS = [
@@ -29,9 +30,11 @@ def draw(case: Case) -> go.Figure | None:
     edits = {method: runs[0] for method, runs in stored.items() if runs}
     if not edits:
         return None
+    most = max(len(_part(arrays, "strength")) for arrays in edits.values())
+    layers = _LAYER * max(most, 2)
     figure = make_subplots(
-        2, 2, specs=[[{"colspan": 2}, None], [{}, {}]], row_heights=[0.5, 0.5],
-        vertical_spacing=0.19, horizontal_spacing=0.16,
+        2, 2, specs=[[{"colspan": 2}, None], [{}, {}]], row_heights=[layers, _LOWER],
+        vertical_spacing=_GAP / (layers + _GAP + _LOWER), horizontal_spacing=0.16,
         subplot_titles=["strength of every channel, %", "score and strength",
                         "channels that two classes share, %"],
     )  # fmt: skip
@@ -54,8 +57,8 @@ def draw(case: Case) -> go.Figure | None:
         for place, method in enumerate(edits)
     ]
     figure.update_xaxes(title_text="channel", showgrid=False, row=1, col=1)
-    figure.update_yaxes(
-        autorange="reversed", type="category", showgrid=False, dtick=1, row=1, col=1
+    figure.update_yaxes(  # as many rows for each method, so that layers are of one height
+        range=[most - 0.5, -0.5], type="category", showgrid=False, dtick=1, row=1, col=1
     )
     figure.update_xaxes(title_text="score, of the layer's largest", row=2, col=1)
     figure.update_yaxes(title_text="strength %", range=[-4, 104], row=2, col=1)
@@ -63,10 +66,9 @@ def draw(case: Case) -> go.Figure | None:
     figure.update_yaxes(
         autorange="reversed", type="category", showgrid=False, dtick=1, row=2, col=2
     )
-    longest = max(len(_part(arrays, "strength")) for arrays in edits.values())
     figure.update_layout(
-        updatemenus=[menu(buttons)], height=560 + 14 * longest, margin={"t": 80},
-        showlegend=False,
+        updatemenus=[menu(buttons)], height=layers + _GAP + _LOWER + 170,
+        margin={"t": 80, "b": 90}, showlegend=False,
     )  # fmt: skip
     return figure
 
@@ -119,7 +121,7 @@ def _overlap(arrays: dict[str, Any], case: Case) -> go.Heatmap:
         shares, names = shares[np.ix_(kept, kept)], [names[label] for label in kept]
     return go.Heatmap(
         z=shares.round(1).astype(np.float32), x=names, y=names, colorscale=SEQUENTIAL,
-        zmin=0, zmax=100, xgap=1, ygap=1, colorbar={"thickness": 12, "len": 0.42, "y": 0.2},
+        zmin=0, zmax=100, xgap=1, ygap=1, colorbar={"thickness": 12, "len": 300, "lenmode": "pixels", "y": 0, "yanchor": "bottom"},
         hovertemplate="%{y} and %{x}: %{z:.0f} % of their channels<extra></extra>",
     )  # fmt: skip
 
