@@ -132,7 +132,7 @@ def report(
         )
         blocks += [reports.H1(title), reports.PanelGrid(runsets=[runs], panels=panels)]
     if command:
-        blocks += [reports.H1("Provenance"), reports.CodeBlock(code=command, language="bash")]
+        blocks += [reports.H1("Provenance"), reports.CodeBlock(code=command, language="markdown")]
     return reports.Report(
         entity=entity,
         project=project,

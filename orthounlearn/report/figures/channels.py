@@ -14,7 +14,7 @@ from orthounlearn.report.style import BLUE, SEQUENTIAL
 
 _MOST_CLASSES = 24  # rows of the matrix that can be read
 _MOST_POINTS = 600  # of the scatter: more are one cloud, and make a page heavy
-_LAYER, _GAP, _LOWER = 20, 100, 300  # pixels
+_LAYER, _GAP, _LOWER, _TOP, _BOTTOM = 20, 110, 300, 80, 90  # pixels
 _NONE = -1  # beyond the channels of a layer
 
 _STRENGTHS = [
@@ -30,11 +30,8 @@ def draw(case: Case) -> go.Figure | None:
     edits = {method: runs[0] for method, runs in stored.items() if runs}
     if not edits:
         return None
-    most = max(len(_part(arrays, "strength")) for arrays in edits.values())
-    layers = _LAYER * max(most, 2)
     figure = make_subplots(
-        2, 2, specs=[[{"colspan": 2}, None], [{}, {}]], row_heights=[layers, _LOWER],
-        vertical_spacing=_GAP / (layers + _GAP + _LOWER), horizontal_spacing=0.16,
+        2, 2, specs=[[{"colspan": 2}, None], [{}, {}]], horizontal_spacing=0.16,
         subplot_titles=["strength of every channel, %", "score and strength",
                         "channels that two classes share, %"],
     )  # fmt: skip
@@ -48,18 +45,20 @@ def draw(case: Case) -> go.Figure | None:
         ):
             figure.add_trace(trace.update(visible=shown), row=row, col=column)
     count = len(figure.data) // len(edits)
+    frames = {method: _frame(len(_part(arrays, "strength"))) for method, arrays in edits.items()}
     buttons = [
         {
             "label": method,
-            "method": "restyle",
-            "args": [{"visible": [i // count == place for i in range(len(figure.data))]}],
+            "method": "update",
+            "args": [
+                {"visible": [i // count == place for i in range(len(figure.data))]},
+                frames[method],
+            ],
         }
         for place, method in enumerate(edits)
     ]
     figure.update_xaxes(title_text="channel", showgrid=False, row=1, col=1)
-    figure.update_yaxes(  # as many rows for each method, so that layers are of one height
-        range=[most - 0.5, -0.5], type="category", showgrid=False, dtick=1, row=1, col=1
-    )
+    figure.update_yaxes(type="category", showgrid=False, dtick=1, row=1, col=1)
     figure.update_xaxes(title_text="score, of the layer's largest", row=2, col=1)
     figure.update_yaxes(title_text="strength %", range=[-4, 104], row=2, col=1)
     figure.update_xaxes(type="category", showgrid=False, tickangle=-60, row=2, col=2)
@@ -67,10 +66,27 @@ def draw(case: Case) -> go.Figure | None:
         autorange="reversed", type="category", showgrid=False, dtick=1, row=2, col=2
     )
     figure.update_layout(
-        updatemenus=[menu(buttons)], height=layers + _GAP + _LOWER + 170,
-        margin={"t": 80, "b": 90}, showlegend=False,
-    )  # fmt: skip
+        updatemenus=[menu(buttons)], margin={"t": _TOP, "b": _BOTTOM}, showlegend=False
+    )
+    figure.plotly_relayout(frames[next(iter(edits))])
     return figure
+
+
+def _frame(layers: int) -> dict[str, Any]:
+    """Return the layout in which each of so many layers has the same height."""
+    upper = _LAYER * max(layers, 2)
+    whole = upper + _GAP + _LOWER
+    low = _LOWER / whole
+    return {
+        "height": whole + _TOP + _BOTTOM,
+        "yaxis.domain": [1 - upper / whole, 1],
+        "yaxis.range": [layers - 0.5, -0.5],
+        "yaxis2.domain": [0, low],
+        "yaxis3.domain": [0, low],
+        "annotations[0].y": 1,
+        "annotations[1].y": low,
+        "annotations[2].y": low,
+    }
 
 
 def _part(arrays: dict[str, Any], part: str) -> dict[str, NDArray[np.float32]]:
