@@ -42,7 +42,14 @@ def log_views(logger: WandbLogger, run: Run, checkpoints: Sequence[Path]) -> Non
 
 
 _FIGURES = ("figure", "unlearned", "original", "retrained", "target", "formula")
-_CLASSES = ("class", "forgotten", "original", "unlearned", "retrained", "forgotten images sent here")
+_CLASSES = (
+    "class",
+    "forgotten",
+    "original",
+    "unlearned",
+    "retrained",
+    "forgotten images sent here",
+)
 
 
 def figure_lines(run: Run) -> Iterator[tuple[Any, ...]]:

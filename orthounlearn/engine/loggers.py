@@ -20,7 +20,8 @@ def opened(
 
     Args:
         experiment: Whose `logger` node counts. Options that a node leaves `null` and the run
-            knows (`name` or `run_name`, `job_type`) are filled in, so that a dashboard can group by them.
+            knows (`name` or `run_name`, `job_type`) are filled in, so that a dashboard can group
+            by them.
         folder: Of the run; logs go below it.
         job_type: What the run does.
 

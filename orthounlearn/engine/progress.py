@@ -80,7 +80,9 @@ class SweepProgress:
         console: Where to show it; None: stderr.
     """
 
-    def __init__(self, title: str, cells: Sequence[Cell], *, console: Console | None = None) -> None:
+    def __init__(
+        self, title: str, cells: Sequence[Cell], *, console: Console | None = None
+    ) -> None:
         self._title = title
         self._cells = cells
         self._console = console or Console(file=sys.stderr)

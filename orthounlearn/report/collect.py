@@ -90,9 +90,7 @@ def _read(folder: Path) -> Run:
     return as_run(folder, read_json(folder / "run.json"), read_json(folder / "metrics.json"))
 
 
-def as_run(
-    folder: Path, identity: Mapping[str, Any], metrics: Mapping[str, float | None]
-) -> Run:
+def as_run(folder: Path, identity: Mapping[str, Any], metrics: Mapping[str, float | None]) -> Run:
     """Return a run from what its `run.json` and its `metrics.json` say.
 
     Raises:

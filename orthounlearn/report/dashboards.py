@@ -86,7 +86,9 @@ def workspace(entity: str, project: str, keys: Sequence[str], *, name: str) -> A
         reports.WeavePanelSummaryTable(table_name=f"tables/{table}")
         for table in ("per_class", "figures")
     ]
-    views.append(reports.MediaBrowser(media_keys=[f"figures/{figure.name}" for figure in details()]))
+    views.append(
+        reports.MediaBrowser(media_keys=[f"figures/{figure.name}" for figure in details()])
+    )
     training = [reports.LinePlot(x="Step", y=[y]) for y in ("val/acc", "train/loss", "gram_error")]
     sections += [
         workspaces.Section(name="Run by run", panels=views),

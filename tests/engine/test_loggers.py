@@ -100,7 +100,7 @@ def test_wandb_gets_a_run_for_the_training_and_one_for_the_request(open_job: Cal
     )  # fmt: skip
     references = by_kind["unlearn"]["references"]
     assert set(references.values()) == {unlearned.as_uri(), original.as_uri()}
-    assert not [p for p in experiment.runs.rglob("wandb/**/*.ckpt")]
+    assert not list(experiment.runs.rglob("wandb/**/*.ckpt"))
 
 
 def test_tables_of_a_dashboard_have_every_class_and_figure(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""What a run keeps to look at: its channels as they were edited, the same images for all methods."""
+"""What a run keeps to look at: channels as they were edited, the same images for all methods."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,9 +38,10 @@ def test_a_run_keeps_the_edit_that_its_weights_have(open_job: Callable):
     np.testing.assert_array_equal(alone_KC[3], strength_C)
     assert len(alone_KC) == 10
     assert score_C[strength_C > 0].min() >= score_C[strength_C == 0].max()
-    with np.load(request.folder / "gallery.npz") as gallery, np.load(
-        request.folder / "outputs.npz"
-    ) as outputs:
+    with (
+        np.load(request.folder / "gallery.npz") as gallery,
+        np.load(request.folder / "outputs.npz") as outputs,
+    ):
         assert set(outputs["labels/forget_test"][gallery["rows/forget_test"]]) == {3}
         assert len(set(outputs["labels/retain_test"][gallery["rows/retain_test"]])) == SHOWN
 

@@ -3,7 +3,6 @@
 import json
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 
@@ -60,9 +59,7 @@ def test_the_report_has_the_table_and_says_what_made_it(table):
     assert code.code == "make x"
 
 
-def test_what_cannot_be_published_is_said(
-    table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_what_cannot_be_published_is_said(table, monkeypatch: pytest.MonkeyPatch):
     rows, keys = table
     for target in ("project", "/project", "lab/", "lab/a/b"):
         with pytest.raises(UsageError, match="ENTITY/PROJECT"):

@@ -171,7 +171,9 @@ def test_channels_are_those_of_the_file(case: Case):
     # Neighbours share one of three channels, others none.
     index = np.arange(len(CLASSES))
     distance = np.abs(index[:, None] - index)
-    np.testing.assert_allclose(shared.z, np.select([distance == 0, distance == 1], [100, 33.3]), atol=0.01)
+    np.testing.assert_allclose(
+        shared.z, np.select([distance == 0, distance == 1], [100, 33.3]), atol=0.01
+    )
     assert list(shared.x) == list(CLASSES)
 
 

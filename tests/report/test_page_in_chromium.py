@@ -91,7 +91,8 @@ def test_a_request_without_the_files_of_a_figure_says_so(page: Page):
     assert not note.is_visible()
     page.evaluate(
         """() => {
-            const holder = document.getElementById("case-1"), specs = JSON.parse(holder.textContent);
+            const holder = document.getElementById("case-1");
+            const specs = JSON.parse(holder.textContent);
             delete specs.channels;
             holder.textContent = JSON.stringify(specs);
         }"""

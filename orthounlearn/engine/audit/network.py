@@ -241,7 +241,10 @@ def _similarities(
 ) -> Figures:
     """Return the similarity to the original, and the mean over that to the retrained networks."""
     found: Figures = {}
-    for name, references in (("original", [original] if original else []), ("retrained", retrained)):
+    for name, references in (
+        ("original", [original] if original else []),
+        ("retrained", retrained),
+    ):
         each = [similarities(outputs, reference.outputs) for reference in references]
         for key in each[0] if each else ():
             found[f"cka/{name}/{key}"] = float(np.mean([one[key] for one in each]))

@@ -137,7 +137,8 @@ def _overlap(arrays: dict[str, Any], case: Case) -> go.Heatmap:
         shares, names = shares[np.ix_(kept, kept)], [names[label] for label in kept]
     return go.Heatmap(
         z=shares.round(1).astype(np.float32), x=names, y=names, colorscale=SEQUENTIAL,
-        zmin=0, zmax=100, xgap=1, ygap=1, colorbar={"thickness": 12, "len": 300, "lenmode": "pixels", "y": 0, "yanchor": "bottom"},
+        zmin=0, zmax=100, xgap=1, ygap=1,
+        colorbar={"thickness": 12, "len": _LOWER, "lenmode": "pixels", "y": 0, "yanchor": "bottom"},
         hovertemplate="%{y} and %{x}: %{z:.0f} % of their channels<extra></extra>",
     )  # fmt: skip
 
@@ -163,8 +164,8 @@ def overlap(alone: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
 FIGURE = Detail(
     "channels",
     "Which channels were edited",
-    "Above, each layer's channels, from the images to the classifier, by how much of each has gone. "
-    "Below, the score that ranked them against that strength, and how many of its channels each "
+    "Above, each layer's channels, from the images to the classifier, by how much of each has "
+    "gone. Below, the score that ranked them against that strength, and how many of its channels each "
     "class would share with each other one if it were forgotten alone: what two classes share "
     "cannot go without harm to the other. Of one seed; of many classes those that share most.",
     190,

@@ -131,9 +131,7 @@ def _columns(images: Shown) -> list[int]:
 
 
 def _heights(images: Shown, place: int) -> list[float]:
-    return [
-        _height(block, place) for block, (rows, _) in enumerate(images.values()) for _ in rows
-    ]
+    return [_height(block, place) for block, (rows, _) in enumerate(images.values()) for _ in rows]
 
 
 def _height(block: int, place: int) -> float:

@@ -9,7 +9,6 @@ from orthounlearn.report.cases import Case
 from orthounlearn.report.rows import Row
 from orthounlearn.report.style import Look
 
-
 OLDER = (
     "Not in these runs, which an older version has made. Delete the folders of those that should "
     "have it (they stand under Provenance) and give their command again."
