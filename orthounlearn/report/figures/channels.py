@@ -165,8 +165,8 @@ FIGURE = Detail(
     "channels",
     "Which channels were edited",
     "Above, each layer's channels, from the images to the classifier, by how much of each has "
-    "gone. Below, the score that ranked them against that strength, and how many of its channels each "
-    "class would share with each other one if it were forgotten alone: what two classes share "
+    "gone. Below, the score that ranked them against that strength, and how many of its channels "
+    "each class would share with each other one if it were forgotten alone: what two classes share "
     "cannot go without harm to the other. Of one seed; of many classes those that share most.",
     190,
     draw,
