@@ -147,6 +147,7 @@ class ReportConfig:
     columns: list[str] | None = None
     command: str | None = None
     figures: bool = False
+    wandb: str | None = None
 
 
 def register() -> None:

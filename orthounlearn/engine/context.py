@@ -13,6 +13,7 @@ from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.kept import keep
 from orthounlearn.engine.store import ensure_trained
 from orthounlearn.files import digest
+from orthounlearn.lit.callbacks import Status
 from orthounlearn.lit.loss_method import fit_loss_method
 from orthounlearn.masking.statistics import ClassStatistics, class_statistics
 from orthounlearn.masking.tracing import Site
@@ -171,7 +172,7 @@ class RequestContext:
             method,
             loaders=loaders,
             trainer=lambda epochs: experiment.trainer(
-                epochs=epochs, folder=experiment.runs, **ONE_DEVICE
+                epochs=epochs, callbacks=[Status()], folder=experiment.runs, **ONE_DEVICE
             ),
             transform=experiment.transform,
             seed=self.seed,

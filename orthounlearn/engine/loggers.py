@@ -20,7 +20,8 @@ def opened(
 
     Args:
         experiment: Whose `logger` node counts. Options that a node leaves `null` and the run
-            knows (`name`, `job_type`) are filled in, so that a dashboard can group by them.
+            knows (`name` or `run_name`, `job_type`) are filled in, so that a dashboard can group
+            by them.
         folder: Of the run; logs go below it.
         job_type: What the run does.
 
@@ -28,7 +29,8 @@ def opened(
         The loggers, with the configuration logged.
     """
     outer = _wandb_run()
-    known = {"name": folder.relative_to(experiment.runs).as_posix(), "job_type": job_type}
+    name = folder.relative_to(experiment.runs).as_posix()
+    known = {"name": name, "run_name": name, "job_type": job_type}
     loggers = []
     for node in experiment.config["logger"].values():
         if isinstance(node, Mapping):  # other entries are options that nodes refer to

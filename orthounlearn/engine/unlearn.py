@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 from filelock import FileLock
 from lightning import seed_everything
+from lightning.pytorch.loggers import WandbLogger
 from torch import nn
 
 from orthounlearn.config.build import build
@@ -17,11 +18,13 @@ from orthounlearn.engine.audit.network import audit_network
 from orthounlearn.engine.audit.predict import save_outputs
 from orthounlearn.engine.checkpoints import load_network, save_network
 from orthounlearn.engine.context import RequestContext
+from orthounlearn.engine.dashboard import log_views
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
 from orthounlearn.engine.loggers import opened
 from orthounlearn.engine.request import Request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed, carry_out
+from orthounlearn.engine.views import save_channels, save_gallery
 from orthounlearn.errors import UsageError
 from orthounlearn.files import (
     file_digest,
@@ -31,9 +34,10 @@ from orthounlearn.files import (
     write_text,
     writing,
 )
-from orthounlearn.lit.callbacks.status import write_status
+from orthounlearn.lit.callbacks.status import report_stage, reporting
 from orthounlearn.methods.base import UnlearningMethod
 from orthounlearn.report.certificate import write_certificate
+from orthounlearn.report.collect import Run, as_run
 
 _log = logging.getLogger(__name__)
 
@@ -67,16 +71,18 @@ def unlearn(request: Request, trained: nn.Module | None = None) -> dict[str, flo
         if request.is_done:
             return _metrics(request)
         start_run(request)
-        timed = _carry_out(request, method, net, folder)
-        about = experiment.about(
-            forget=request.forget,
-            after=request.steps[:-1],
-            method=experiment.config["method"]["name"],
-            origin=request.origin,
-        )
-        save_network(timed.net, request.checkpoint, about=about)
-        net = _reload(experiment, timed.net, request.checkpoint)
-        return finish_run(request, net, timed=timed)
+        with reporting(request.folder / "status.json", _what(request)):
+            timed = _carry_out(request, method, net, folder)
+            about = experiment.about(
+                forget=request.forget,
+                after=request.steps[:-1],
+                method=experiment.config["method"]["name"],
+                origin=request.origin,
+            )
+            save_network(timed.net, request.checkpoint, about=about)
+            net = _reload(experiment, timed.net, request.checkpoint)
+            report_stage("audit")
+            return finish_run(request, net, timed=timed)
 
 
 def evaluate(request: Request) -> dict[str, float | None]:
@@ -93,7 +99,8 @@ def evaluate(request: Request) -> dict[str, float | None]:
     net = experiment.new_net(experiment.config["seed"])
     load_network(net, Path(experiment.config["checkpoint"]))
     start_run(request)
-    return finish_run(request, net.to(experiment.device), timed=None)
+    with reporting(request.folder / "status.json", _what(request)):
+        return finish_run(request, net.to(experiment.device), timed=None)
 
 
 def _metrics(request: Request) -> dict[str, float | None]:
@@ -135,8 +142,14 @@ def start_run(request: Request) -> None:
     write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     write_json(folder / "env.json", environment(request.experiment))
     request.splits.save(folder / "splits.npz")
-    what = config["method"]["name"] if config["method"] else "evaluate"
-    write_status(folder / "status.json", "running", what)
+
+
+def _what(request: Request) -> str:
+    """Return what a view of running jobs calls a request."""
+    config = request.experiment.config
+    method = config["method"]["name"] if config["method"] else "evaluate"
+    network = f"{request.experiment.model_name} {config['regularizer']['name']}"
+    return f"{method}, {' '.join(request.names[-1])}, {network} seed {config['seed']}"
 
 
 def _carry_out(request: Request, method: UnlearningMethod, net: nn.Module, folder: Path) -> Timed:
@@ -151,7 +164,9 @@ def _carry_out(request: Request, method: UnlearningMethod, net: nn.Module, folde
         seed=seed,
         kept_folder=folder,
     )
-    return carry_out(method, net, context)
+    timed = carry_out(method, net, context)
+    save_channels(method.channels(request.forget), request.folder / "channels.npz")
+    return timed
 
 
 def _reload(experiment: Experiment, net: nn.Module, checkpoint: Path) -> nn.Module:
@@ -175,11 +190,11 @@ def finish_run(request: Request, net: nn.Module, *, timed: Timed | None) -> dict
     if audited.curves:
         with writing(folder / "relearn.npz") as temporary:
             np.savez(temporary, **audited.curves)
-    write_json(folder / "run.json", _identity(request))
+    save_gallery(experiment.data.test, request.splits, folder / "gallery.npz")
+    identity, plain = _identity(request), plain_metrics(audited.metrics)
+    write_json(folder / "run.json", identity)
     write_json(folder / "retrained.json", [entry.record for entry in audited.retrained])
-    _send_to_loggers(request, audited.metrics)
-    write_status(folder / "status.json", "done", request.folder.name)
-    plain = plain_metrics(audited.metrics)
+    _send_to_loggers(request, as_run(folder, identity, plain), audited.metrics)
     write_json(folder / "metrics.json", plain)
     write_certificate(folder, command=environment(experiment)["command"])
     return plain
@@ -212,7 +227,7 @@ def _audited_file(request: Request) -> Path:
     return request.checkpoint if request.experiment.config["method"] else Path(given)
 
 
-def _send_to_loggers(request: Request, metrics: dict[str, float]) -> None:
+def _send_to_loggers(request: Request, run: Run, metrics: dict[str, float]) -> None:
     finite = {key: value for key, value in metrics.items() if value == value}
     job_type: Literal["unlearn", "evaluate"] = (
         "unlearn" if request.experiment.config["method"] else "evaluate"
@@ -220,3 +235,12 @@ def _send_to_loggers(request: Request, metrics: dict[str, float]) -> None:
     with opened(request.experiment, request.folder, job_type=job_type) as loggers:
         for logger in loggers:
             logger.log_metrics(finite)
+            if isinstance(logger, WandbLogger):
+                log_views(logger, run, _checkpoints(request))
+
+
+def _checkpoints(request: Request) -> list[Path]:
+    """Return the audited network, and the original where it is stored."""
+    config = request.experiment.config
+    original = stored_model(request.experiment, seed=config["seed"]).checkpoint
+    return [_audited_file(request), original]

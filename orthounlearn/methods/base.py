@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from orthounlearn.errors import UsageError
+from orthounlearn.masking.channels import ChannelEdit
 from orthounlearn.masking.statistics import ClassStatistics
 from orthounlearn.masking.tracing import Site
 
@@ -106,6 +107,14 @@ class UnlearningMethod(ABC):
     @abstractmethod
     def unlearn(self, net: nn.Module, context: Context) -> nn.Module:
         """Carry out the request; return the unlearned network (`net` edited, or another one)."""
+
+    def channels(self, forget: tuple[int, ...]) -> dict[str, ChannelEdit]:  # noqa: ARG002 - a hook
+        """Return site -> what the request did to its channels, in the order of the network.
+
+        Called after the request, outside its time, for the record. The default is a method that
+        does not choose channels.
+        """
+        return {}
 
 
 Loss = Callable[[nn.Module, Mapping[str, Batch]], Tensor]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from orthounlearn.errors import UsageError
 from orthounlearn.masking.attenuation import Attenuation
+from orthounlearn.masking.channels import ChannelEdit, record_edits
 from orthounlearn.masking.strengths import rank_strengths
 from orthounlearn.masking.tracing import Site, select_sites, trace_sites
 from orthounlearn.methods.base import Context, UnlearningMethod
@@ -71,20 +72,38 @@ class ClassAware(UnlearningMethod):
         """Measure how much each class needs each channel."""
         chosen = select_sites(trace_sites(net, context.example), self.sites)
         self._attenuation = Attenuation(net, chosen)
-        self._needs = self._measure(net, context, chosen)
+        self._names = [site.name for site in chosen]
+        self._needs, self._counts_K = self._measure(net, context, chosen)
 
     def unlearn(self, net: nn.Module, context: Context) -> nn.Module:
         """Rank and remove. Without data."""
-        factors = []
-        for needs_KC in self._needs:
-            score_C = class_aware_score(needs_KC, context.forget)
-            removed_C = rank_strengths(score_C, rate=self.rate, floor=1) * (score_C > 0)
-            factors.append(1 - removed_C)
+        factors = [1 - strength_C for strength_C in self._strengths(context.forget)]
         self._attenuation.apply(self._attenuation.shape(factors))
         return net
 
-    def _measure(self, net: nn.Module, context: Context, sites: Sequence[Site]) -> list[Tensor]:
-        """Return N (K, C) of every site."""
+    def _scores(self, forget: tuple[int, ...]) -> list[Tensor]:
+        return [class_aware_score(needs_KC, forget) for needs_KC in self._needs]
+
+    def _strengths(self, forget: tuple[int, ...]) -> list[Tensor]:
+        return [
+            rank_strengths(score_C, rate=self.rate, floor=1) * (score_C > 0)
+            for score_C in self._scores(forget)
+        ]
+
+    def channels(self, forget: tuple[int, ...]) -> dict[str, ChannelEdit]:
+        """Return scores and strengths of every site."""
+        return record_edits(
+            self._names,
+            self._counts_K,
+            forget,
+            scores=self._scores,
+            strengths=self._strengths,
+        )
+
+    def _measure(
+        self, net: nn.Module, context: Context, sites: Sequence[Site]
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return N (K, C) of every site, and the number of images (K,) that it is measured on."""
         quotas_K = torch.full((context.num_classes,), self.images_per_class)
         batches = draw(
             context,
@@ -107,7 +126,7 @@ class ClassAware(UnlearningMethod):
                     needed = (a.detach() * gradient).abs() > self.threshold
                     needed_KX = one_hot_KB @ needed.to(logits.dtype).flatten(1)
                     sums[index] += needed_KX.view(len(needed_KX), needed.shape[1], -1)
-        return [(total / counts_K[:, None, None]).amax(2).cpu() for total in sums]
+        return [(total / counts_K[:, None, None]).amax(2).cpu() for total in sums], counts_K.cpu()
 
 
 def class_aware_score(needs_KC: Tensor, forget: Sequence[int]) -> Tensor:

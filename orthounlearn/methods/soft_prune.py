@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from orthounlearn.errors import UsageError
 from orthounlearn.masking.attenuation import Attenuation, NormHandling
+from orthounlearn.masking.channels import ChannelEdit, record_edits
 from orthounlearn.masking.scores import SCORES
 from orthounlearn.masking.statistics import ClassStatistics, Pooling
 from orthounlearn.masking.strengths import rank_strengths
@@ -97,11 +98,24 @@ class SoftPrune(UnlearningMethod):
     ) -> list[Tensor]:
         """Return the factor 1 − strength (C,) of every site."""
         return [
-            1
-            - rank_strengths(
-                self.score(statistics.sums[site.name], statistics.counts_K, forget),
-                rate=self.rate,
-                floor=self.floor,
-            )
-            for site in sites
+            1 - rank_strengths(score_C, rate=self.rate, floor=self.floor)
+            for score_C in self._scores(statistics, sites, forget)
         ]
+
+    def _scores(
+        self, statistics: ClassStatistics, sites: Sequence[Site], forget: tuple[int, ...]
+    ) -> list[Tensor]:
+        return [
+            self.score(statistics.sums[site.name], statistics.counts_K, forget) for site in sites
+        ]
+
+    def channels(self, forget: tuple[int, ...]) -> dict[str, ChannelEdit]:
+        """Return scores and strengths of every site."""
+        statistics, chosen = self._statistics, self._chosen
+        return record_edits(
+            [site.name for site in chosen],
+            statistics.counts_K,
+            forget,
+            scores=lambda classes: self._scores(statistics, chosen, classes),
+            strengths=lambda classes: [1 - f for f in self.factors(statistics, chosen, classes)],
+        )

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from orthounlearn.masking.attenuation import Attenuation, NormHandling
+from orthounlearn.masking.channels import ChannelEdit, record_edits
 from orthounlearn.masking.scores import tf_idf
 from orthounlearn.masking.strengths import rank_strengths
 from orthounlearn.masking.tracing import select_sites, trace_sites
@@ -60,18 +61,31 @@ class TfIdfPrune(UnlearningMethod):
             for site, conv in convs.items()
         )
         statistics = context.statistics(net, sites=before_norms, pooling="mean")
+        self._names = [site.name for site in convs]
         self._sums = [statistics.sums[site.name] for site in before_norms]
         self._counts_K = statistics.counts_K
         self._attenuation = Attenuation(net, list(convs), norm_handling=self.norm_handling)
 
     def unlearn(self, net: nn.Module, context: Context) -> nn.Module:
         """Rank and remove. Without data."""
-        scores = [tf_idf(sums_KC, self._counts_K, context.forget) for sums_KC in self._sums]
-        strengths = rank_strengths(torch.cat(scores), rate=self.rate, floor=1)
-        factors = torch.split(1 - strengths, [len(score_C) for score_C in scores])
+        factors = [1 - strength_C for strength_C in self._strengths(context.forget)]
         self._shaped: list[Tensor] = self._attenuation.shape(factors)
         self.remove_again()
         return net
+
+    def _scores(self, forget: tuple[int, ...]) -> list[Tensor]:
+        return [tf_idf(sums_KC, self._counts_K, forget) for sums_KC in self._sums]
+
+    def _strengths(self, forget: tuple[int, ...]) -> list[Tensor]:
+        scores = self._scores(forget)
+        strengths = rank_strengths(torch.cat(scores), rate=self.rate, floor=1)
+        return list(torch.split(strengths, [len(score_C) for score_C in scores]))
+
+    def channels(self, forget: tuple[int, ...]) -> dict[str, ChannelEdit]:
+        """Return scores and strengths of every convolution."""
+        return record_edits(
+            self._names, self._counts_K, forget, scores=self._scores, strengths=self._strengths
+        )
 
     def remove_again(self) -> None:
         """Set the removed channels back to zero after something has changed them."""
@@ -129,3 +143,7 @@ class TfIdfPruneTuned(LossMethod):
     def after_step(self, net: nn.Module, optimizer: Optimizer) -> None:  # noqa: ARG002 - a hook
         """Keep the removed channels out."""
         self.pruning.remove_again()
+
+    def channels(self, forget: tuple[int, ...]) -> dict[str, ChannelEdit]:
+        """Return scores and strengths of every convolution."""
+        return self.pruning.channels(forget)

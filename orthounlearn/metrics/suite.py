@@ -13,8 +13,10 @@ from orthounlearn.metrics import (
     divergence,
     membership,
     neighbour,
+    privacy,
     probe,
     scores,
+    similarity,
 )
 from orthounlearn.metrics.sample import Calibration, Mean, Part, Ranking, Sample, values
 from orthounlearn.metrics.scores import Floats, Ints
@@ -193,6 +195,29 @@ def against_original(
     }
 
 
+def similarities(outputs: Outputs, reference: Outputs) -> dict[str, float]:
+    """Return how alike the blocks of two networks represent images: forgotten, and retained ones.
+
+    Both are held out: the unlearned network has been trained on neither.
+
+    Args:
+        outputs: Of one network.
+        reference: Of another, on the same splits.
+
+    Returns:
+        `forget/BLOCK` and `retain/BLOCK` -> CKA.
+    """
+    found = {}
+    for kind, split in (("forget", "forget_test"), ("retain", "retain_val")):
+        pair = [
+            {k: v for k, v in one.features.get(split, {}).items() if k != CLASSIFIER}
+            for one in (outputs, reference)
+        ]
+        layers = similarity.layer_similarity(*pair)
+        found |= {f"{kind}/{block}": value for block, value in layers.items()}
+    return found
+
+
 def against_retrained(
     outputs: Outputs,
     figures: Mapping[str, float],
@@ -264,6 +289,8 @@ def _distances(outputs: Outputs, retrained: Outputs) -> dict[str, float]:
         accuracy.prediction_histogram(outputs.logits["forget_test"]),
         accuracy.prediction_histogram(retrained.logits["forget_test"]),
     )
+    told = [privacy.forgotten_scores(*one["forget_train"]) for one in (outputs, retrained)]
+    found["privacy/worst"] = privacy.worst_case(*told)
     return found
 
 

@@ -101,14 +101,13 @@ class Case:
 
     def answers(self, method: str, split: str) -> list[Answers]:
         """Return logits and labels of a method's runs on a split, one for each seed."""
-        found = []
-        for run in self.runs.get(method, []):
-            path = run.folder / "outputs.npz"
-            if path.exists():
-                with np.load(path) as stored:
-                    if f"logits/{split}" in stored:
-                        found.append((stored[f"logits/{split}"], stored[f"labels/{split}"]))
-        return found
+        found = [_answers(run, split) for run in self.runs.get(method, [])]
+        return [answers for answers in found if answers is not None]
+
+    def answers_of_seed(self, method: str, split: str, seed: int) -> Answers | None:
+        """Return those of one seed; None if that has no run or no file."""
+        runs = [run for run in self.runs.get(method, []) if run.seed == seed]
+        return _answers(runs[0], split) if runs else None
 
     def arrays(self, method: str, name: str) -> list[dict[str, NDArray[np.floating]]]:
         """Return the arrays of a file in each of a method's run directories that has it."""
@@ -123,6 +122,16 @@ class Case:
     def _all(self) -> Iterator[Run]:
         for runs in self.runs.values():
             yield from runs
+
+
+def _answers(run: Run, split: str) -> Answers | None:
+    path = run.folder / "outputs.npz"
+    if not path.exists():
+        return None
+    with np.load(path) as stored:
+        if f"logits/{split}" not in stored:
+            return None
+        return stored[f"logits/{split}"], stored[f"labels/{split}"]
 
 
 def make_cases(runs: Sequence[Run], looks: dict[str, Look]) -> list[Case]:

@@ -1,6 +1,6 @@
 """Finding finished runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,15 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
 
 
 def _read(folder: Path) -> Run:
-    identity, metrics = read_json(folder / "run.json"), read_json(folder / "metrics.json")
+    return as_run(folder, read_json(folder / "run.json"), read_json(folder / "metrics.json"))
+
+
+def as_run(folder: Path, identity: Mapping[str, Any], metrics: Mapping[str, float | None]) -> Run:
+    """Return a run from what its `run.json` and its `metrics.json` say.
+
+    Raises:
+        KeyError: Something that identifies it is missing.
+    """
 
     def phase(prefix: str) -> dict[str, float]:
         return {

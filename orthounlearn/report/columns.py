@@ -13,6 +13,7 @@ COLUMNS = (
     "acc/forget_test",
     "mia/pop_margin/auc",
     "mia/pop_lr/auc",
+    "privacy/worst",
     "probe/k10",
     "probe/k50",
     "depth/index",

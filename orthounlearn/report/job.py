@@ -25,6 +25,7 @@ def report(
     command: str | None = None,
     page: bool = False,
     figures: bool = False,
+    wandb: str | None = None,
 ) -> Path:
     """Write `RUNS/tables/NAME/table.{md,csv,tex,json}` and print the table.
 
@@ -40,13 +41,14 @@ def report(
         command: What made the runs, for the record.
         page: Whether to make the page, which reads what the networks said, and takes some seconds.
         figures: Whether to draw them for a paper; needs kaleido and a Chrome or Chromium.
+        wandb: ENTITY/PROJECT to publish a workspace and a report in; needs wandb-workspaces.
 
     Returns:
         The folder of the table.
 
     Raises:
-        UsageError: There is no finished run, a column that no figure has, or no browser to draw
-            figures with.
+        UsageError: There is no finished run, a column that no figure has, no browser to draw
+            figures with, or nothing can be published.
     """
     root = Path(runs).absolute()
     found, problems = find_runs(root, data=dataset) if folders is None else read_runs(folders)
@@ -84,5 +86,10 @@ def report(
 
         count = write_figures(folder / "figures", found, rows)
         console.print(f"Written: {count} figures in {folder}/figures", highlight=False)
+    if wandb is not None:
+        from orthounlearn.report.dashboards import publish
+
+        for address in publish(wandb, rows, keys, name=name, command=command):
+            console.print(f"Published: {address}", highlight=False, soft_wrap=True)
     console.print(f"Written: {folder}/table.{{md,csv,tex,json}}", highlight=False, soft_wrap=True)
     return folder

@@ -124,7 +124,7 @@ def render_page(
         "width": _WIDTH,
         "verdict_titles": TITLES,
         "overviews": [f for f in overviews() if overall[f.name] is not None],
-        "details": [f for f in details() if any(f.name in specs for specs in drawn)],
+        "details": [f for f in details() if f.missing or any(f.name in specs for specs in drawn)],
         "specs": _json({n: _spec(drawing) for n, drawing in overall.items() if drawing}),
         "cases": [
             {"title": case.title, "specs": _json(specs)}

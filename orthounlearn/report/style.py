@@ -55,10 +55,12 @@ class Look:
 def looks(methods: Iterable[str]) -> dict[str, Look]:
     """Return how each method is drawn; the same for the same methods.
 
+    The references have theirs also where no run of them is there: other runs tell of them.
+
     >>> looks(["soft_prune", "scrub"])["soft_prune"].colour == VERMILION
     True
     """
-    named = list(dict.fromkeys(methods))
+    named = list(dict.fromkeys(["original", "retrain", *methods]))
     others = [method for method in named if method not in _FIXED]
     found = {
         method: Look(colour, symbol, _DASHES[1] if symbol.endswith("-open") else _DASHES[0])

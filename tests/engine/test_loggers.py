@@ -8,10 +8,13 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
+from orthounlearn.engine.dashboard import class_lines, figure_lines
 from orthounlearn.engine.loggers import opened
 from orthounlearn.engine.request import open_request
+from orthounlearn.engine.store import stored_model
 from orthounlearn.engine.train import train
 from orthounlearn.engine.unlearn import unlearn
+from tests.report.toy_runs import write_runs
 
 WANDB = ("logger=wandb", "logger.offline=true", "metrics.reference=none", "forget=3")
 
@@ -59,8 +62,15 @@ def runs(root: Path) -> dict[str, dict]:
             for item in r.history.item
         }
         exits = [r.exit.exit_code for r in every if r.HasField("exit")]
+        references = {
+            entry.path: entry.ref
+            for r in every
+            if r.HasField("artifact") and r.artifact.type == "model"
+            for entry in r.artifact.manifest.contents
+        }
         found[run.display_name] = {
             "kind": run.job_type, "group": run.run_group, "keys": keys, "exits": exits,
+            "references": references,
         }  # fmt: skip
     return found
 
@@ -81,7 +91,27 @@ def test_wandb_gets_a_run_for_the_training_and_one_for_the_request(open_job: Cal
     assert all(run["exits"] == [0] for run in by_kind.values())
     assert {"val/acc", "train/orthogonality", "gram_error"} <= by_kind["train"]["keys"]
     assert {"unlearned/acc/forget_test", "original/acc/forget_test"} <= by_kind["unlearn"]["keys"]
-    assert by_kind["unlearn"]["name"].startswith("digits/resnet20_so/seed0/forget-3/soft_prune_")
+    name = by_kind["unlearn"]["name"]
+    assert name.startswith("digits/resnet20_so/seed0/forget-3/soft_prune_")
+    views = {"tables/figures", "tables/per_class", "figures/gallery", "figures/channels"}
+    assert views <= by_kind["unlearn"]["keys"]
+    unlearned, original = (
+        experiment.runs / name / "unlearned.ckpt", stored_model(experiment, seed=0).checkpoint
+    )  # fmt: skip
+    references = by_kind["unlearn"]["references"]
+    assert set(references.values()) == {unlearned.as_uri(), original.as_uri()}
+    assert not list(experiment.runs.rglob("wandb/**/*.ckpt"))
+
+
+def test_tables_of_a_dashboard_have_every_class_and_figure(tmp_path: Path):
+    (run,) = write_runs(tmp_path, models=["n"], methods=["soft_prune"], forgets=["cat"], seeds=[0])
+    lines = {line[0]: line[1:] for line in class_lines(run)}
+    assert lines["cat"] == (True, 1.0, 0.0, 0.0, 0.0)
+    assert lines["dog"] == (False, 0.90, 0.88, 0.91, pytest.approx(1 / 3))
+    assert list(lines) == list(run.classes)
+    figures = {line[0]: line[1:] for line in figure_lines(run)}
+    assert figures.keys() == run.metrics.keys()
+    assert figures["probe/k50"][:4] == (pytest.approx(0.77), 0.8, 0.5, "→R")
 
 
 def test_request_at_the_end_of_a_fit_shares_its_wandb_run(open_job: Callable):
@@ -110,4 +140,20 @@ def test_tensorboard_gets_the_same_numbers(open_job: Callable):
     folder = next(experiment.runs.glob("digits/**/tensorboard"))
     events = EventAccumulator(str(folder)).Reload()
     value = events.Scalars("unlearned/acc/retain_test")[0].value
+    assert value == pytest.approx(metrics["unlearned/acc/retain_test"])
+
+
+@pytest.mark.filterwarnings("ignore")  # of what MLflow does with SQLAlchemy, and of renamed @
+def test_mlflow_gets_the_same_numbers(open_job: Callable):
+    mlflow = pytest.importorskip("mlflow")
+    experiment = open_job("logger=mlflow", "metrics.reference=none", "forget=3", "group=sweep")
+    request = open_request(experiment)
+    metrics = unlearn(request)
+    client = mlflow.MlflowClient(f"sqlite:///{experiment.runs}/mlflow.db")
+    (where,) = client.search_experiments(filter_string="name = 'orthounlearn'")
+    runs = {run.info.run_name: run for run in client.search_runs([where.experiment_id])}
+    found = runs[request.folder.relative_to(experiment.runs).as_posix()]
+    assert found.info.status == "FINISHED"
+    assert found.data.tags["group"] == "sweep"
+    value = found.data.metrics["unlearned/acc/retain_test"]
     assert value == pytest.approx(metrics["unlearned/acc/retain_test"])

@@ -1,11 +1,14 @@
 """Figures: what they show is what the run files say."""
 
 import re
+from base64 import b64decode
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from orthounlearn.metrics.roc import tpr_at_fpr
 from orthounlearn.report.cases import Case, make_cases
@@ -139,6 +142,66 @@ def test_a_density_has_area_one_and_the_threshold_says_what_it_splits(case: Case
         assert trained == pytest.approx(100 * hit, abs=0.51)
         assert unseen == pytest.approx(100 * wrong, abs=0.51)
         assert share == pytest.approx(50 * (1 + hit - wrong), abs=0.51)
+
+
+def test_likeness_is_drawn_over_the_blocks_in_their_order(case: Case):
+    figure = detail("similarity").draw(case)
+    titles = [note.text for note in figure.layout.annotations]
+    assert titles == [
+        "to the original, forgotten images", "to retrain, forgotten images",
+        "to the original, retained images", "to retrain, retained images",
+    ]  # fmt: skip
+    assert len(figure.data) == 4 * len(METHODS)
+    for line in figure.data:
+        assert list(line.x) == [1, 2, 10]
+        np.testing.assert_allclose(line.y, [0.98, 0.96, 0.8])
+
+
+def test_channels_are_those_of_the_file(case: Case):
+    layers, scores, shared = detail("channels").draw(case).data
+    assert [name.partition(" ")[0] for name in layers.y] == ["early", "late"]
+    forgotten = CLASSES.index("cat")
+    expected = np.zeros((2, 9))
+    expected[:, forgotten], expected[:, forgotten + 1] = 100, 50
+    expected[0, 5:] = -1  # beyond the channels of the first layer
+    np.testing.assert_array_equal(layers.z, expected)
+    assert "40%" in layers.y[0]
+    assert sorted(np.round(scores.x, 2)) == sorted([1, 0.25, *[-0.5] * 5] * 2)
+    assert dict(zip(np.round(scores.x, 2), scores.y, strict=True)) == {1.0: 100, 0.25: 50, -0.5: 0}
+    # Neighbours share one of three channels, others none.
+    index = np.arange(len(CLASSES))
+    distance = np.abs(index[:, None] - index)
+    np.testing.assert_allclose(
+        shared.z, np.select([distance == 0, distance == 1], [100, 33.3]), atol=0.01
+    )
+    assert list(shared.x) == list(CLASSES)
+
+
+def test_pictures_stand_over_what_each_network_calls_them(case: Case):
+    figure = detail("gallery").draw(case)
+    assert len(figure.layout.images) == 10
+    picture = Image.open(BytesIO(b64decode(figure.layout.images[-1].source.partition(",")[2])))
+    assert picture.size == (6, 6)
+    assert picture.getpixel((0, 0)) == (100, 100, 100)
+    truth, before, after, retrained = (list(line.text) for line in figure.data)
+    assert truth[:5] == ["<b>cat</b>"] * 5
+    assert truth[5:] == ["<b>ant</b>"] * 2 + ["<b>bee</b>"] + ["<b>dog</b>"] * 2
+    assert figure.layout.yaxis.ticktext[:4] == (
+        "<b>true class</b>", "original", "soft_prune", "retrain"
+    )  # fmt: skip
+    rows = [0, 7, 14, 21, 28]
+    for texts, method in ((before, "original"), (after, "soft_prune"), (retrained, "retrain")):
+        told = [case.answers_of_seed(method, s, 0)[0][rows] for s in ("forget_test", "retain_test")]
+        logits = np.concatenate(told).astype(float)
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        for text, share in zip(texts, odds / odds.sum(1, keepdims=True), strict=True):
+            assert f"{CLASSES[share.argmax()]} {share.max():.0%}" in text
+            assert ("<span" in text) == (share.argmax() == CLASSES.index("cat"))
+    chosen = {button.label: button for button in figure.layout.updatemenus[0].buttons}
+    assert list(chosen) == ["soft_prune", "mask_logit", "fine_tune"]
+    changed, ticks, traces = chosen["mask_logit"].args
+    assert (traces, ticks["yaxis.ticktext"][2]) == ((2,), "mask_logit")
+    assert "cat" not in "".join(changed["text"][0])
 
 
 def row(method: str, cost: float, utility: float) -> Row:

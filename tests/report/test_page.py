@@ -110,3 +110,24 @@ def test_a_page_shows_some_requests_of_very_many_and_says_so(
     text = render(runs, tmp_path)
     assert len(Elements(text).of("option")) == 2 + sum(n + 1 for n in (3, 4))  # with "all"
     assert "4 more requests are in the table" in text
+
+
+def test_one_run_alone_gives_a_page(tmp_path: Path):
+    runs = write_runs(tmp_path, models=["n"], methods=["fine_tune"], forgets=["cat"], seeds=[0])
+    elements = Elements(render(runs, tmp_path))
+    assert {"depth", "confidence", "gallery"} <= json.loads(elements.scripts["case-0"]).keys()
+
+
+def test_a_figure_of_files_that_older_runs_lack_says_how_to_get_it(tmp_path: Path):
+    runs = write_runs(tmp_path, models=["n"], forgets=["cat"], seeds=[0], outputs=False)
+    for run in runs:
+        for key in [key for key in run.metrics if key.startswith("cka/")]:
+            del run.metrics[key]
+    elements = Elements(render(runs, tmp_path))
+    figures = {a["id"] for a in elements.of("figure")}
+    assert {"gallery", "channels", "similarity", "relearn"} <= figures
+    assert "roc" not in figures
+    specs = json.loads(elements.scripts["case-0"])
+    assert specs.keys() == {"per-class", "routing", "depth"}
+    notes = [a for a in elements.of("p") if "missing" in a.get("class", "")]
+    assert len(notes) == 4

@@ -10,10 +10,10 @@ from tests.report.browser import browser
 from tests.report.test_page import render
 from tests.report.toy_runs import METHODS, write_runs
 
-DRAWN = {"front-leakage", "front-time", "timings", "per-class", "routing", "confusion",
-         "confidence", "entropy", "roc", "depth", "relearn"}  # fmt: skip
+DRAWN = {"front-leakage", "front-time", "timings", "gallery", "per-class", "routing", "confusion",
+         "confidence", "entropy", "roc", "depth", "similarity", "relearn", "channels"}  # fmt: skip
 
-MARKS = "path.point, path.js-line, .heatmaplayer image"
+MARKS = "path.point, path.js-line, .heatmaplayer image, .imagelayer image, .imagelayer-above image"
 """What Plotly draws of data, in every kind of figure that there is."""
 
 
@@ -84,6 +84,25 @@ def test_another_request_is_shown(page: Page):
     page.wait_for_function("document.querySelector('#roc .plot').data[0].name === 'coin'")
     assert page.locator("#case option:checked").inner_text().startswith("toy, netB")
     page.select_option("#case", index=0)
+
+
+def test_a_request_without_the_files_of_a_figure_says_so(page: Page):
+    note = page.locator("#channels .missing")
+    assert not note.is_visible()
+    page.evaluate(
+        """() => {
+            const holder = document.getElementById("case-1");
+            const specs = JSON.parse(holder.textContent);
+            delete specs.channels;
+            holder.textContent = JSON.stringify(specs);
+        }"""
+    )
+    page.select_option("#case", index=1)
+    assert note.is_visible()
+    assert not page.locator("#channels .plot").is_visible()
+    page.select_option("#case", index=0)
+    assert not note.is_visible()
+    assert page.locator("#channels .plot").is_visible()
 
 
 def test_the_table_sorts_both_ways_with_empty_cells_last(page: Page):

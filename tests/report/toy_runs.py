@@ -45,6 +45,7 @@ def write_runs(
         }
         write_json(folder / "metrics.json", metrics)
         if outputs:
+            write_views(folder, method, list(classes).index(forget), len(classes))
             write_outputs(folder, method, list(classes).index(forget), seed, len(classes))
     runs, problems = read_runs(folders)
     assert problems == []
@@ -65,8 +66,36 @@ def figures(method: str, forget: str, seed: int, classes: Sequence[str]) -> dict
         **{f"acc/retain_test_per_class/{name}": _RETAINED[method] for name in kept},
         **{f"pred/forget_hist/{name}": (name in kept) / len(kept) for name in classes},
         **{f"depth/{block}": 0.2 * block for block in (1, 2, 3)},
+        **{
+            f"cka/{which}/{kind}/{block}": 1 - 0.02 * block
+            for which in ("original", "retrained")
+            for kind in ("forget", "retain")
+            for block in (1, 2, 10)
+        },
         **{f"verdict/{name}": float(name == headline) for name in _HEADLINES},
     }
+
+
+def write_views(folder: Path, method: str, forget: int, count: int) -> None:
+    """Write pictures, and for soft pruning channels: class k alone would lose k and k + 1."""
+    shape = (5, 6, 6, 3)
+    rows = np.array([0, 7, 14, 21, 28])
+    pictures = {
+        f"images/{split}": np.full(shape, 40 * place + 60, dtype=np.uint8)
+        for place, split in enumerate(("forget_test", "retain_test"))
+    }
+    np.savez(
+        folder / "gallery.npz",
+        **pictures,
+        **{f"rows/{split}": rows for split in ("forget_test", "retain_test")},
+    )
+    if method == "soft_prune":
+        alone = np.eye(count, count + 1) + np.eye(count, count + 1, 1) / 2
+        layers = {"early": alone, "late": np.pad(alone, ((0, 0), (0, 4)))}
+        arrays = {f"alone/{name}": table for name, table in layers.items()}
+        arrays |= {f"strength/{name}": table[forget] for name, table in layers.items()}
+        arrays |= {f"score/{name}": 3 * table[forget] - 1 for name, table in layers.items()}
+        np.savez(folder / "channels.npz", **arrays)
 
 
 def write_outputs(folder: Path, method: str, forget: int, seed: int, count: int) -> None:

@@ -31,6 +31,7 @@ from orthounlearn.metrics.suite import (
     between_retrained,
     neighbour_samples,
     samples,
+    similarities,
 )
 from orthounlearn.metrics.verdict import TITLES, judge
 
@@ -128,6 +129,7 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
         metrics |= {f"retrained_floor/{key}": value for key, value in floors.items()}
         if original is not None:
             figures |= against_both(figures, original.figures, theirs)
+    figures |= _similarities(outputs, original, retrained)
     if timed is not None:
         figures |= {"time/prep_s": timed.prepare_s, "time/unlearn_s": timed.unlearn_s}
         figures["sequence/step"] = float(len(request.steps))
@@ -232,6 +234,21 @@ def _relearn(
     else:
         found = relearn(experiment, net, splits, settings, original=before)
     reference.figures.update(found.values)
+
+
+def _similarities(
+    outputs: Outputs, original: Measured | None, retrained: list[Measured]
+) -> Figures:
+    """Return the similarity to the original, and the mean over that to the retrained networks."""
+    found: Figures = {}
+    for name, references in (
+        ("original", [original] if original else []),
+        ("retrained", retrained),
+    ):
+        each = [similarities(outputs, reference.outputs) for reference in references]
+        for key in each[0] if each else ():
+            found[f"cka/{name}/{key}"] = float(np.mean([one[key] for one in each]))
+    return found
 
 
 def _mean(references: list[Measured]) -> Figures:

@@ -9,6 +9,12 @@ from orthounlearn.report.cases import Case
 from orthounlearn.report.rows import Row
 from orthounlearn.report.style import Look
 
+OLDER = (
+    "Not in these runs, which an older version has made. Delete the folders of those that should "
+    "have it (they stand under Provenance) and give their command again."
+)
+"""What is said of a figure whose files every new run has."""
+
 
 @dataclass(frozen=True)
 class Titled:
@@ -21,6 +27,8 @@ class Titled:
         place: Figures stand in ascending order.
         draw: Returns None if nothing can be shown.
         hint: What can be pressed or moved, on a page alone.
+        missing: What a page says where nothing can be drawn, and how to get it; "" leaves the
+            figure out.
     """
 
     name: str
@@ -29,6 +37,7 @@ class Titled:
     place: int
     draw: Callable[..., go.Figure | None]
     hint: str = ""
+    missing: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,15 @@ const near = new IntersectionObserver(
 
 function show(specs, kind) {
   for (const figure of document.querySelectorAll(`figure.${kind}`)) {
-    const spec = specs[figure.id];
-    figure.hidden = !spec;
-    if (!spec) continue;
+    const spec = specs[figure.id], missing = figure.querySelector(".missing");
+    figure.hidden = !spec && !missing;
+    figure.querySelector(".wide").hidden = !spec;
+    if (missing) missing.hidden = Boolean(spec);
+    if (!spec) {
+      waiting.delete(figure);  // of the request before
+      near.unobserve(figure);
+      continue;
+    }
     figure.querySelector(".plot").style.minHeight = `${spec.layout.height}px`;
     waiting.set(figure, spec);
     near.unobserve(figure);
