@@ -158,7 +158,9 @@ def overlap(alone: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
     both = chosen_KX @ chosen_KX.T
     counts = chosen_KX.sum(1)
     either = counts[:, None] + counts - both
-    return np.divide(100 * both, either, out=np.full_like(both, np.nan), where=either > 0)
+    shares_KK = np.full_like(both, np.nan)
+    np.divide(100 * both, either, out=shares_KK, where=either > 0)
+    return shares_KK
 
 
 FIGURE = Detail(
