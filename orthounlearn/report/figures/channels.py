@@ -158,7 +158,7 @@ def overlap(alone: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
     both = chosen_KX @ chosen_KX.T
     counts = chosen_KX.sum(1)
     either = counts[:, None] + counts - both
-    shares_KK = np.full_like(both, np.nan)
+    shares_KK: NDArray[np.float64] = np.full_like(both, np.nan)
     np.divide(100 * both, either, out=shares_KK, where=either > 0)
     return shares_KK
 
