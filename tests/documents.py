@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -87,6 +88,7 @@ def links(document: Path) -> list[str]:
     ]
 
 
+@cache
 def anchors(document: Path) -> set[str]:
     """Return what a code host makes of a document's headings: #their-words."""
     found = tokens(document)

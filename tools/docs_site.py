@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -118,6 +119,19 @@ def in_site(path: str) -> str | None:
     if module.parts[0] == PACKAGE and module.suffix == ".py":
         return page_of(module)
     return documents().get(path)
+
+
+class Doctests(griffe.Extension):
+    """Makes the examples of docstrings, `>>> ...` up to an empty line, blocks of code."""
+
+    _EXAMPLE = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
+
+    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:  # noqa: ANN401 - griffe's
+        """Fence the examples of one docstring."""
+        if obj.docstring:
+            obj.docstring.value = self._EXAMPLE.sub(
+                lambda example: f"```pycon\n{example[0]}\n```", obj.docstring.value
+            )
 
 
 def figures() -> str:
