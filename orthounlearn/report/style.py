@@ -55,15 +55,16 @@ class Look:
 def looks(methods: Iterable[str]) -> dict[str, Look]:
     """Return how each method is drawn; the same for the same methods.
 
-    >>> looks(["soft_prune", "scrub"])["soft_prune"].colour == VERMILION
-    True
+    References are among them: a run says what they were, also where they have no run of their own.
+
+    >>> looks(["scrub"])["original"].symbol
+    'circle'
     """
     named = list(dict.fromkeys(methods))
     others = [method for method in named if method not in _FIXED]
     found = {
         method: Look(colour, symbol, _DASHES[1] if symbol.endswith("-open") else _DASHES[0])
         for method, (colour, symbol) in _FIXED.items()
-        if method in named
     }
     for index, (method, colour) in enumerate(
         zip(others, islice(cycle(_COLOURS), len(others)), strict=True)
