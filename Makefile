@@ -90,6 +90,7 @@ format: $(STAMP)  ## Let ruff put code into shape
 
 typecheck: $(STAMP)  ## mypy --strict
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy examples
 
 imports: $(STAMP)  ## The contract between the layers
 	$(VENV)/bin/lint-imports
