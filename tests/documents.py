@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -92,6 +93,6 @@ def links(document: Path) -> list[str]:
 def anchors(document: Path) -> set[str]:
     """Return what a code host makes of a document's headings: #their-words."""
     found = tokens(document)
-    headings = [b.content for a, b in zip(found, found[1:], strict=False) if a.type == "heading_open"]
+    headings = [b.content for a, b in pairwise(found) if a.type == "heading_open"]
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.replace(" ", "-") for heading in plain}

@@ -13,6 +13,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from tests.report.browser import browser
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -58,27 +60,51 @@ class Page(HTMLParser):
             self.loaded.append(target)
 
 
-@pytest.mark.slow
-def test_site_builds_without_a_warning_and_no_link_is_broken(tmp_path: Path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],
         cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    files = [path for path in tmp_path.rglob("*.html") if path.name != "404.html"]
+    return folder
+
+
+@pytest.mark.slow
+def test_no_link_is_broken_and_nothing_is_fetched(site: Path):
+    files = [path for path in site.rglob("*.html") if path.name != "404.html"]
     pages = {path: Page(path.read_text(encoding="utf-8")) for path in files}
     assert len(pages) > 100
     problems = []
     for path, page in pages.items():
-        for target in page.loaded:  # nothing is fetched from elsewhere
-            if "://" in target or not (path.parent / target.partition("?")[0]).exists():
-                problems.append(f"{path.relative_to(tmp_path)} loads {target}")
+        problems += [
+            f"{path.relative_to(site)} loads {target}"
+            for target in page.loaded  # nothing is fetched from elsewhere
+            if "://" in target or not (path.parent / target.partition("?")[0]).exists()
+        ]
         for target in page.links:
             file, _, anchor = unquote(target).partition("#")
             other = (path.parent / file).resolve() if file else path
             if "://" in target or (other.exists() and other not in pages):
                 continue
             if other not in pages or (anchor and anchor not in pages[other].anchors):
-                problems.append(f"{path.relative_to(tmp_path)} links to {target}")
+                problems.append(f"{path.relative_to(site)} links to {target}")
     assert not problems
+
+
+@pytest.mark.slow
+def test_search_works_from_disk(site: Path):
+    with browser() as opened:
+        page = opened.new_page()
+        page.set_default_timeout(120_000)
+        problems = []
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto((site / "own" / "method.html").as_uri())
+        page.locator(".md-search__input").click()
+        page.keyboard.type("relearning")
+        found = page.locator(".md-search-result__item a").first
+        found.wait_for()
+        assert "audits" in found.get_attribute("href")
+        assert not problems
