@@ -1,7 +1,7 @@
 # One command makes the table, one runs the tests; both install what they need when it is missing.
 .DEFAULT_GOAL := help
 .PHONY: help install check format lint typecheck imports test test-slow train unlearn sweep \
-	reproduce-table reproduce-method tune report figures bench methods-page clean
+	reproduce-table reproduce-method tune report figures bench docs methods-page clean
 
 # ---- what may be set: make reproduce-table DATA=cifar10 MODELS=resnet18 SEEDS=0,1 ----------------
 DATA ?= digits
@@ -74,10 +74,14 @@ methods-page: $(STAMP)  ## Write docs/methods.md from the code and the YAML
 	$(VENV)/bin/python tools/methods_page.py > docs/methods.md.new
 	mv docs/methods.md.new docs/methods.md
 
+docs: $(STAMP)  ## Build the documentation into site/, readable from disk; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	@echo 'Written: site/index.html'
+
 lint: $(STAMP)  ## ruff, codespell, docs/methods.md up to date
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/codespell orthounlearn conf tests docs bench README.md CONTRIBUTING.md CHANGELOG.md tools
+	$(VENV)/bin/codespell orthounlearn conf tests docs bench examples README.md CONTRIBUTING.md CHANGELOG.md tools
 	$(VENV)/bin/python tools/methods_page.py --check
 
 format: $(STAMP)  ## Let ruff put code into shape
@@ -86,6 +90,7 @@ format: $(STAMP)  ## Let ruff put code into shape
 
 typecheck: $(STAMP)  ## mypy --strict
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy examples
 
 imports: $(STAMP)  ## The contract between the layers
 	$(VENV)/bin/lint-imports
@@ -96,5 +101,5 @@ bench: $(STAMP)  ## Speed, as ratios of two things in one run
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m bench $(ARGS)
 
 clean:  ## Remove caches and .venv; runs/ and data-cache/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -55,7 +55,7 @@ class Look:
 def looks(methods: Iterable[str]) -> dict[str, Look]:
     """Return how each method is drawn; the same for the same methods.
 
-    The references have theirs also where no run of them is there: other runs tell of them.
+    References are among them: a run says what they were, also where they have no run of their own.
 
     >>> looks(["soft_prune", "scrub"])["soft_prune"].colour == VERMILION
     True
@@ -65,7 +65,6 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
     found = {
         method: Look(colour, symbol, _DASHES[1] if symbol.endswith("-open") else _DASHES[0])
         for method, (colour, symbol) in _FIXED.items()
-        if method in named
     }
     for index, (method, colour) in enumerate(
         zip(others, islice(cycle(_COLOURS), len(others)), strict=True)
