@@ -39,7 +39,7 @@ class RequestContext:
         method: Whose declarations count.
         splits: Of all classes forgotten by now.
         gone: Those of them that earlier requests have forgotten: their images are deleted, so the
-            method sees them in neither set.
+            method sees them in neither set, unless its preparation came before them.
         seed: Of the method's own randomness.
         kept_folder: Where what `prepare` made is kept, beside the checkpoint.
         shadow: Number of the shadow that the request is carried out on; None: no shadow.
@@ -58,8 +58,8 @@ class RequestContext:
     ) -> None:
         self._experiment = experiment
         self._method = method
-        self._all_forgotten = splits.forget
-        self._splits = splits.without(
+        self._before_all = splits
+        self._left = splits.without(
             gone,
             train_labels=experiment.data.train.labels_N,
             test_labels=experiment.data.test.labels_N,
@@ -88,7 +88,12 @@ class RequestContext:
         """The classes of the request."""
         if self._preparing:
             raise PermissionError("The request is not known during prepare().")
-        return self._splits.forget
+        return self._left.forget
+
+    @property
+    def _splits(self) -> Splits:
+        """The sets that there are now, or that there were when a lasting preparation was made."""
+        return self._before_all if self._preparing and self._method.lasting else self._left
 
     def batches(
         self, split: SplitName, *, batch_size: int, augment: bool = False, shuffle: bool = False
@@ -182,7 +187,7 @@ class RequestContext:
     def retrained(self, *, seed: int) -> tuple[nn.Module, float]:
         """Return the retrained network from the store, trained if it is not there."""
         stored = ensure_trained(
-            self._experiment, without=self._all_forgotten, seed=seed, shadow=self._shadow
+            self._experiment, without=self._before_all.forget, seed=seed, shadow=self._shadow
         )
         return stored.load(self._experiment), stored.seconds
 

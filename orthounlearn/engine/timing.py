@@ -3,10 +3,11 @@
 import copy
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.errors import UsageError
@@ -30,13 +31,20 @@ class Timed:
     unlearn_s: float
 
 
-def carry_out(method: UnlearningMethod, net: nn.Module, context: RequestContext) -> Timed:
+def carry_out(
+    method: UnlearningMethod,
+    net: nn.Module,
+    context: RequestContext,
+    *,
+    left: Mapping[str, Tensor] | None = None,
+) -> Timed:
     """Prepare a method and run its request on a network, in place.
 
     Args:
         method: Fresh.
         net: The original model; gone afterwards.
         context: Of the request.
+        left: The state that earlier requests have left, if the method was prepared before them.
 
     Raises:
         UsageError: The method diverged.
@@ -45,6 +53,8 @@ def carry_out(method: UnlearningMethod, net: nn.Module, context: RequestContext)
         start = _now(context)
         method.prepare(net, context)
         prepare_s = _now(context) - start + context.stored_seconds
+    if left is not None:
+        net.load_state_dict(left)
     seconds = []
     if method.training_free:
         for _ in range(_REPEATS):

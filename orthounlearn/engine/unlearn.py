@@ -1,7 +1,7 @@
 """The request: original model -> method -> unlearned checkpoint -> audit -> run directory."""
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import yaml
 from filelock import FileLock
 from lightning import seed_everything
 from lightning.pytorch.loggers import WandbLogger
-from torch import nn
+from torch import Tensor, nn
 
 from orthounlearn.config.build import build
 from orthounlearn.data.splits import SPLIT_NAMES
@@ -64,7 +64,7 @@ def unlearn(request: Request, trained: nn.Module | None = None) -> dict[str, flo
     if request.is_done:
         return _metrics(request)
     method = build(experiment.config["method"], UnlearningMethod)
-    net, folder = _start(request, trained)
+    start = _start(request, method, trained)
     make_folder(request.folder.parent)
     # Only once the network is there: a training that ends in this request holds that one's lock.
     with FileLock(request.folder.with_name(request.folder.name + ".lock")):
@@ -72,7 +72,7 @@ def unlearn(request: Request, trained: nn.Module | None = None) -> dict[str, flo
             return _metrics(request)
         start_run(request)
         with reporting(request.folder / "status.json", _what(request)):
-            timed = _carry_out(request, method, net, folder)
+            timed = _carry_out(request, method, start)
             about = experiment.about(
                 forget=request.forget,
                 after=request.steps[:-1],
@@ -109,31 +109,53 @@ def _metrics(request: Request) -> dict[str, float | None]:
     return read_json(request.folder / "metrics.json")  # type: ignore[no-any-return]
 
 
-def _start(request: Request, trained: nn.Module | None) -> tuple[nn.Module, Path]:
-    """Return a copy of the network to start from, and the folder where its statistics belong.
+@dataclass(frozen=True)
+class _Start:
+    """What a request starts from.
 
-    That is the original, or what the earlier request has left. The statistics of the latter are
-    its own, beside its checkpoint: those of the original describe weights that are edited now, and
-    images that are deleted.
+    Attributes:
+        net: The network that the method prepares on.
+        folder: Where what it makes of that network belongs.
+        left: The state that earlier requests have left, if the preparation came before them.
     """
+
+    net: nn.Module
+    folder: Path
+    left: dict[str, Tensor] | None = None
+
+
+def _start(request: Request, method: UnlearningMethod, trained: nn.Module | None) -> _Start:
+    """Return what to start from: the original, or what the earlier request has left.
+
+    The statistics of the latter are its own, beside its checkpoint: those of the original describe
+    weights that are edited now, and images that are deleted. Only what lasts is the original's.
+    """
+    if request.earlier is None:
+        return _original(request, trained)
+    unlearn(request.earlier)
+    experiment = request.experiment
+    net = experiment.new_net(experiment.config["seed"])
+    load_network(net, request.earlier.checkpoint)
+    net = net.to(experiment.device)
+    if not method.lasting:
+        return _Start(net, request.earlier.folder)
+    return replace(_original(request, trained), left=net.state_dict())
+
+
+def _original(request: Request, trained: nn.Module | None) -> _Start:
     experiment = request.experiment
     config = experiment.config
-    earlier = request.earlier
-    if earlier is not None:
-        unlearn(earlier)
-        net = experiment.new_net(config["seed"])
-        load_network(net, earlier.checkpoint)
-        return net.to(experiment.device), earlier.folder
     net = experiment.new_net(config["seed"])
     if trained is not None:
         net.load_state_dict(trained.state_dict())
-        return net.to(experiment.device), stored_model(experiment, seed=config["seed"]).folder
+        folder = stored_model(experiment, seed=config["seed"]).folder
+        return _Start(net.to(experiment.device), folder)
     if config["checkpoint"]:
         path = Path(config["checkpoint"])
         load_network(net, path)
-        return net.to(experiment.device), path.with_name(path.name + ".statistics")
+        return _Start(net.to(experiment.device), path.with_name(path.name + ".statistics"))
     stored = ensure_trained(experiment, seed=config["seed"])
-    return stored.load(experiment), stored.folder
+    return _Start(stored.load(experiment), stored.folder)
 
 
 def start_run(request: Request) -> None:
@@ -152,7 +174,7 @@ def _what(request: Request) -> str:
     return f"{method}, {' '.join(request.names[-1])}, {network} seed {config['seed']}"
 
 
-def _carry_out(request: Request, method: UnlearningMethod, net: nn.Module, folder: Path) -> Timed:
+def _carry_out(request: Request, method: UnlearningMethod, start: _Start) -> Timed:
     experiment = request.experiment
     seed = experiment.config["seed"]
     seed_everything(seed, workers=True, verbose=False)
@@ -162,9 +184,9 @@ def _carry_out(request: Request, method: UnlearningMethod, net: nn.Module, folde
         splits=request.splits,
         gone=request.gone,
         seed=seed,
-        kept_folder=folder,
+        kept_folder=start.folder,
     )
-    timed = carry_out(method, net, context)
+    timed = carry_out(method, start.net, context, left=start.left)
     save_channels(method.channels(request.forget), request.folder / "channels.npz")
     return timed
 

@@ -92,6 +92,8 @@ class UnlearningMethod(ABC):
         uses: The sets that `unlearn` reads: what must still be there when a request comes.
         training_free: `unlearn` only edits weights. Its time is then the median of several runs
             on copies, after a warm-up.
+        lasting: What `prepare` made of the original serves later requests too: of several, one
+            after another, it comes before the first, on the original and with all images.
         unlearn_seconds: Set by a method whose result was computed earlier (retrain), to the time
             that it took then; None otherwise.
     """
@@ -99,6 +101,7 @@ class UnlearningMethod(ABC):
     prepare_uses: ClassVar[frozenset[SplitName]] = frozenset()
     uses: ClassVar[frozenset[SplitName]] = frozenset()
     training_free: ClassVar[bool] = False
+    lasting: ClassVar[bool] = False
     unlearn_seconds: float | None = None
 
     def prepare(self, net: nn.Module, context: Context) -> None:  # noqa: B027 - optional step

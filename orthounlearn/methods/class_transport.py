@@ -71,6 +71,7 @@ class ClassTransport(UnlearningMethod):
 
     prepare_uses = frozenset({"forget_train", "retain_train"})
     training_free = True
+    lasting = True
 
     def __init__(
         self,

@@ -44,9 +44,9 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = []
     plain = job.carry_out
 
-    def watched(method, net, context):
+    def watched(method, net, context, **options):
         found.append(context.forget)
-        return plain(method, net, context)
+        return plain(method, net, context, **options)
 
     monkeypatch.setattr(job, "carry_out", watched)
     return found
@@ -96,6 +96,33 @@ def test_masking_one_after_the_other_is_masking_at_once(request_job: Open):
         k: v for k, v in other.items() if k not in own
     }
     assert [found["unlearned/sequence/step"] for found in (one, other)] == [2, 1]
+
+
+def test_a_lasting_preparation_comes_before_the_first_request(
+    request_job: Open, monkeypatch: pytest.MonkeyPatch
+):
+    """Edits that are made in advance are added, one request after another; nothing is made anew."""
+    method = ["method=class_transport", "method.steps=3", "method.sum_steps=3"]
+    first = open_request(request_job("forget=1", *method))
+    folder = stored_model(first.experiment, seed=0).folder
+    unlearn(first)
+    kept = set(folder.glob("transport-*.safetensors"))
+    assert kept
+    monkeypatch.setattr(Experiment, "loader", None)  # no request reads an image
+    requests = [
+        open_request(request_job(*request, *method))
+        for request in (["after=[[1],[4]]", "forget=7"], ["forget=[1,4,7]"])
+    ]
+    states = []
+    for request in requests:
+        unlearn(request)
+        net = request.experiment.new_net(9)
+        load_network(net, request.checkpoint)
+        states.append(net.state_dict())
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name])
+    assert set(folder.glob("transport-*.safetensors")) == kept
+    assert not list(requests[0].earlier.folder.glob("transport-*"))
 
 
 def test_drift_is_against_the_original_on_the_classes_that_remain(request_job: Open):
