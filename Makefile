@@ -50,8 +50,9 @@ unlearn: $(STAMP)  ## Forget a class: make unlearn ARGS='forget=3 method=soft_pr
 sweep: $(STAMP)  ## Hydra multirun of unlearn: make sweep ARGS='forget=3,8 method=soft_prune,fine_tune'
 	$(RUN) unlearn -m data=$(DATA) $(ARGS)
 
-reproduce-method: $(STAMP)  ## Tables of class transport: all classes, and what each of its parts is for
+reproduce-method: $(STAMP)  ## Tables of class transport: all classes, class after class, what each part is for
 	$(RUN) sweep experiment=cifar10_method table.jobs=$(JOBS) $(ARGS)
+	$(RUN) sweep experiment=cifar10_in_turn table.jobs=$(JOBS) $(ARGS)
 	$(RUN) sweep experiment=cifar10_ablation table.jobs=$(JOBS) $(ARGS)
 
 tune: $(STAMP)  ## Choose a method's settings on validation images: make tune METHODS=soft_prune
