@@ -11,7 +11,7 @@ from orthounlearn.engine.store import stored_model
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, file_digest
 
-AUDIT_VERSION = 3
+AUDIT_VERSION = 4
 """Raise it when the audit or the engine changes what is reported: runs are then done again."""
 
 

@@ -102,11 +102,12 @@ def linear_probe(
         )
         probe = make_pipeline(StandardScaler(), classifier)
         probe.fit(fit.values_NC[chosen].astype(np.float64), fit.labels_N[chosen])
-        found.append(probe.predict(forgotten.values_NC) == forgotten.labels_N)
+        # Wide: a channel that was silent on the images of the fit scales beyond half precision.
+        found.append(probe.predict(forgotten.values_NC.astype(np.float64)) == forgotten.labels_N)
         if retained is not None:
             columns = np.isin(probe.classes_, forget)
             one, other = (
-                probe.predict_proba(part.values_NC)[:, columns].sum(1)
+                probe.predict_proba(part.values_NC.astype(np.float64))[:, columns].sum(1)
                 for part in (forgotten, retained)
             )
             scores.append((one, other))

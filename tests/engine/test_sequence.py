@@ -157,11 +157,11 @@ def test_a_killed_sequence_goes_on(request_job: Open, monkeypatch: pytest.Monkey
     experiment = request_job("after=[[6],[9]]", "forget=0", "method=zero_row")
     plain, calls = job.carry_out, []
 
-    def killed(method, net, context):
+    def killed(method, net, context, **options):
         calls.append(context.forget)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return plain(method, net, context)
+        return plain(method, net, context, **options)
 
     monkeypatch.setattr(job, "carry_out", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -91,6 +91,20 @@ def test_scale_of_the_features_plays_no_part():
     assert other.recall == pytest.approx(one.recall, abs=0.01)
 
 
+def test_a_channel_that_first_speaks_on_the_audited_images_is_no_error():
+    """Silent on the images of the fit but for rounding, it scales beyond half precision."""
+    fit, forgotten = features(200, shift=8), features(50, classes=(0,), shift=8, seed=1)
+    silent = np.full((len(fit.labels_N), 1), 0, np.float16)
+    silent[0] = 1e-7
+    loud = np.full((50, 1), 40, np.float16)
+    found = linear_probe(
+        Features(np.hstack([fit.values_NC, silent]), fit.labels_N),
+        Features(np.hstack([forgotten.values_NC, loud]), forgotten.labels_N),
+        shots=None,
+    )
+    assert found.found_N.shape == (50,)
+
+
 def test_too_few_images_are_undefined():
     fit = Features(np.zeros((12, 2)), np.repeat([0, 1], [9, 3]))
     part = Features(np.zeros((2, 2)), np.zeros(2, int))

@@ -17,7 +17,7 @@ def test_every_figure_becomes_a_still_plate_with_its_caption(tmp_path: Path):
     runs = write_runs(tmp_path, models=["n"], forgets=["dog"], seeds=[0])
     found = list(plates(runs, make_rows(runs)))
     names = [plate.name for plate in found]
-    assert len(set(names)) == len(names) == 3 + 8
+    assert len(set(names)) == len(names) == 3 + 11
     for plate in found:
         assert not plate.drawing.layout.sliders
         assert not plate.drawing.layout.updatemenus
