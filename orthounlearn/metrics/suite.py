@@ -207,7 +207,7 @@ def similarities(outputs: Outputs, reference: Outputs) -> dict[str, float]:
     Returns:
         `forget/BLOCK` and `retain/BLOCK` -> CKA.
     """
-    found = {}
+    found: dict[str, float] = {}
     for kind, split in (("forget", "forget_test"), ("retain", "retain_val")):
         pair = [
             {k: v for k, v in one.features.get(split, {}).items() if k != CLASSIFIER}
