@@ -158,7 +158,8 @@ def overlap(alone: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
     both = chosen_KX @ chosen_KX.T
     counts = chosen_KX.sum(1)
     either = counts[:, None] + counts - both
-    return np.divide(100 * both, either, out=np.full_like(both, np.nan), where=either > 0)
+    shares: NDArray[np.float64] = np.full_like(both, np.nan)
+    return np.divide(100 * both, either, out=shares, where=either > 0)
 
 
 FIGURE = Detail(
