@@ -159,7 +159,8 @@ def overlap(alone: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
     counts = chosen_KX.sum(1)
     either = counts[:, None] + counts - both
     shares: NDArray[np.float64] = np.full_like(both, np.nan)
-    return np.divide(100 * both, either, out=shares, where=either > 0)
+    np.divide(100 * both, either, out=shares, where=either > 0)
+    return shares
 
 
 FIGURE = Detail(
