@@ -65,7 +65,7 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
     found = {
         method: Look(colour, symbol, _DASHES[1] if symbol.endswith("-open") else _DASHES[0])
         for method, (colour, symbol) in _FIXED.items()
-        if method in (*named, "original", "retrain")
+        if method in named
     }
     for index, (method, colour) in enumerate(
         zip(others, islice(cycle(_COLOURS), len(others)), strict=True)
