@@ -25,9 +25,10 @@ def test_a_cat_is_forgotten_and_the_probe_still_finds_it(
         env=os.environ | places, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    row = re.compile(r"^([^\d\n]+?) {2,}([\d.]+ %.*)$", re.MULTILINE)
     rows = {
         title.strip(): [float(value) for value in values.split() if value != "%"]
-        for title, values in re.findall(r"^([^\d\n]+?) {2,}([\d.]+ %.*)$", done.stdout, re.MULTILINE)
+        for title, values in row.findall(done.stdout)
     }
     original, unlearned, retrained = rows["accuracy on cats that were trained on"]
     assert original > 25  # a class among ten, so that there was something to forget
