@@ -17,7 +17,7 @@ from orthounlearn.methods.layers import evaluating
 from orthounlearn.models.blocks import block_outputs, parameters_after
 
 _PASS = 500  # images per pass without gradients: memory and speed, not the result
-_GRADIENT_NORM = 5.0  # of a step; the first ones, far from the targets, would throw the net off
+GRADIENT_NORM = 5.0  # of a step; the first ones, far from the targets, would throw the net off
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def learn_edit(
                 logits_BK = net(seen.images_N[chosen_B].float())
             optimizer.zero_grad()
             torch.autograd.backward(loss(logits_BK.float(), read, chosen_B))
-            nn.utils.clip_grad_norm_(edited, _GRADIENT_NORM)
+            nn.utils.clip_grad_norm_(edited, GRADIENT_NORM)
             optimizer.step()
             schedule.step()
             loss.follow(read, chosen_B)
@@ -212,17 +212,12 @@ class _Loss:
     def __call__(self, logits_BK: Tensor, read: Mapping[str, Tensor], chosen_B: Tensor) -> Tensor:
         """Return the scalar loss."""
         recipe = self._recipe
-        divergence = F.kl_div(
-            F.log_softmax(logits_BK, 1), self._beliefs_NK[chosen_B], reduction="sum"
-        )
-        loss = divergence / recipe.batch_size
+        loss = divergence(logits_BK, self._beliefs_NK[chosen_B])
         of_class = {layer: values_BC[: recipe.batch_size] for layer, values_BC in read.items()}
         recognition = self._critics.recognition(of_class, self._label)
         allowed = recognition[self._place.cut].detach() if self._place.cut else loss.new_zeros(())
         for layer, wanted_NC in self._wanted.items():
-            deviation_C = self._seen.moments[layer].deviation_C
-            errors_BC = (read[layer] - wanted_NC[chosen_B]) / deviation_C
-            ours, others = (part.mean() for part in errors_BC.square().chunk(2))
+            ours, others = distances(read[layer], wanted_NC[chosen_B], self._seen.moments[layer])
             removed = recipe.feature_weight * ours + recipe.critic_weight * recognition[layer]
             loss = loss + (recognition[layer].detach() > allowed) * removed
             loss = loss + recipe.feature_weight * recipe.retain_weight * others
@@ -231,6 +226,18 @@ class _Loss:
     def follow(self, read: Mapping[str, Tensor], chosen_B: Tensor) -> None:
         """Let the critics learn what the network now computes."""
         self._critics.learn(read, self._seen.labels_N[chosen_B], self._weights_B)
+
+
+def divergence(logits_BK: Tensor, beliefs_BK: Tensor) -> Tensor:
+    """Return KL(beliefs ‖ softmax of the logits), summed over both halves' means."""
+    summed = F.kl_div(F.log_softmax(logits_BK, 1), beliefs_BK, reduction="sum")
+    return 2 * summed / len(logits_BK)
+
+
+def distances(read_BC: Tensor, wanted_BC: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
+    """Return the mean squared distance, in standard deviations, of the first half and the other."""
+    ours_HC, others_HC = ((read_BC - wanted_BC) / moments.deviation_C).square().chunk(2)
+    return ours_HC.mean(), others_HC.mean()
 
 
 @contextmanager

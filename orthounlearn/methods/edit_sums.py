@@ -5,14 +5,21 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
 
 from orthounlearn.masking.transport import beliefs_without, transported
 from orthounlearn.methods.base import Context
-from orthounlearn.methods.class_edit import Place, Recipe, Seen, reading, whole_pass
+from orthounlearn.methods.class_edit import (
+    GRADIENT_NORM,
+    Place,
+    Recipe,
+    Seen,
+    distances,
+    divergence,
+    reading,
+    whole_pass,
+)
 
-_GRADIENT_NORM = 5.0  # of a step, as for one edit
 _MEMORY = 0.99  # of the mean squared gradient
 _OVERSHOOT = 1.0  # what is transported a second time is already edited
 
@@ -77,7 +84,7 @@ def learn_sums(
                 logits_BK = summed.net(seen.images_N[images_B].float())
             optimizer.zero_grad()
             torch.autograd.backward(loss(logits_BK.float(), read, images_B, chosen))
-            nn.utils.clip_grad_norm_(summed.parameters, _GRADIENT_NORM)
+            nn.utils.clip_grad_norm_(summed.parameters, GRADIENT_NORM)
             optimizer.step()
             schedule.step()
             summed.learn(chosen)
@@ -186,8 +193,7 @@ class _Loss:
         ours_B, others_B = images_B.chunk(2)
         own_BK = self._logits_NK[ours_B]
         beliefs_BK = beliefs_without(torch.cat([own_BK, seen.logits_NK[others_B]]), gone)
-        loss = F.kl_div(F.log_softmax(logits_BK, 1), beliefs_BK, reduction="sum")
-        loss = loss / recipe.batch_size
+        loss = divergence(logits_BK, beliefs_BK)
         taken_for_B = own_BK.argmax(1)
         nearest_BK = beliefs_without(own_BK, gone, temperature=recipe.temperature)
         for layer in self._place.layers:
@@ -203,7 +209,6 @@ class _Loss:
                     overshoot=_OVERSHOOT,
                 )
             wanted_BC = torch.cat([wanted_BC, seen.features[layer][others_B]])
-            errors_BC = (read[layer] - wanted_BC) / moments.deviation_C
-            ours, others = (part.mean() for part in errors_BC.square().chunk(2))
+            ours, others = distances(read[layer], wanted_BC, moments)
             loss = loss + recipe.feature_weight * (ours + recipe.retain_weight * others)
         return loss

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from orthounlearn.report.claims import claim_lines
 from orthounlearn.report.columns import heading, in_sequence, text
-from orthounlearn.report.rows import Row, group_title
+from orthounlearn.report.rows import Cell, Row, group_title
 
 LEGEND = (
     "Mean ± 95 % t-interval over forget classes × seeds. →R: the closer to the retrained model's "
@@ -35,7 +35,7 @@ def to_json(
                 "regularizer": row.regularizer,
                 "method": row.method,
                 "step": row.step,
-                "metrics": {key: asdict(cell) for key, cell in row.metrics.items()},
+                "metrics": {key: _rounded(cell) for key, cell in row.metrics.items()},
             }
             for row in rows
         ],
@@ -43,7 +43,7 @@ def to_json(
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Return one line per row and figure, at full precision."""
+    """Return one line per row and figure."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     identity = ["data", "model", "regularizer", "method", "step"]
@@ -51,9 +51,17 @@ def to_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         for key, cell in row.metrics.items():
             writer.writerow(
-                [*(getattr(row, name) for name in identity), key, *asdict(cell).values()]
+                [*(getattr(row, name) for name in identity), key, *_rounded(cell).values()]
             )
     return out.getvalue()
+
+
+def _rounded(cell: Cell) -> dict[str, float | int | None]:
+    """Return the numbers of a cell to seven digits: means of a few runs have no more to say."""
+    return {
+        name: float(f"{value:.7g}") if isinstance(value, float) else value
+        for name, value in asdict(cell).items()
+    }
 
 
 def to_markdown(

@@ -179,3 +179,23 @@ def test_only_the_named_classes_are_prepared():
 def test_network_without_blocks_forgets_at_its_output():
     net = carried_out(perceptron(), 2, steps=200)
     assert not (predicted(net) == 2)[LABELS == 2].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "lacks"),
+    [
+        ("class_transport_output", {"feature_weight": 0.0, "critic_weight": 0.0}),
+        ("class_transport_features", {"critic_weight": 0.0}),
+        ("class_transport_alone", {"sum_steps": 0}),
+    ],
+)
+@pytest.mark.parametrize("experiment", ["digits_cpu", "cifar10_cpu"])
+def test_controls_differ_in_what_they_lack(
+    open_job, name: str, lacks: dict[str, float], experiment: str
+):
+    def options(method: str) -> dict[str, object]:
+        overrides = f"experiment={experiment}", "data=digits", f"method={method}"
+        node = open_job(*overrides).config["method"]
+        return {k: v for k, v in node.items() if k not in ("name", "search", "tuned")}
+
+    assert options(name) == options("class_transport") | lacks
