@@ -18,13 +18,13 @@ from orthounlearn.engine.audit.network import audit_network
 from orthounlearn.engine.audit.predict import save_outputs
 from orthounlearn.engine.checkpoints import load_network, save_network
 from orthounlearn.engine.context import RequestContext
-from orthounlearn.engine.dashboard import log_views
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
 from orthounlearn.engine.loggers import opened
 from orthounlearn.engine.request import Request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed, carry_out
 from orthounlearn.engine.views import save_channels, save_gallery
+from orthounlearn.engine.wandb_run import log_views
 from orthounlearn.errors import UsageError
 from orthounlearn.files import (
     file_digest,

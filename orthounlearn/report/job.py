@@ -87,7 +87,7 @@ def report(
         count = write_figures(folder / "figures", found, rows)
         console.print(f"Written: {count} figures in {folder}/figures", highlight=False)
     if wandb is not None:
-        from orthounlearn.report.dashboards import publish
+        from orthounlearn.report.wandb_workspace import publish
 
         for address in publish(wandb, rows, keys, name=name, command=command):
             console.print(f"Published: {address}", highlight=False, soft_wrap=True)

@@ -8,12 +8,12 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
-from orthounlearn.engine.dashboard import class_lines, figure_lines
 from orthounlearn.engine.loggers import opened
 from orthounlearn.engine.request import open_request
 from orthounlearn.engine.store import stored_model
 from orthounlearn.engine.train import train
 from orthounlearn.engine.unlearn import unlearn
+from orthounlearn.engine.wandb_run import class_lines, figure_lines
 from tests.report.toy_runs import write_runs
 
 WANDB = ("logger=wandb", "logger.offline=true", "metrics.reference=none", "forget=3")

@@ -166,7 +166,7 @@ def _panels(keys: Sequence[str], reports: Any) -> dict[str, list[Any]]:  # noqa:
             x=reports.SummaryMetric(_UNLEARNED + leakage),
             y=reports.SummaryMetric(_UNLEARNED + utility),
         )
-        found = {next(iter(found)): [trade, *found.pop(next(iter(found)))], **found}
+        found[next(iter(found))].insert(0, trade)
     return found
 
 

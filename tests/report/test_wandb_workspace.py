@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from orthounlearn.errors import UsageError
-from orthounlearn.report import dashboards
+from orthounlearn.report import wandb_workspace
 from orthounlearn.report.columns import columns
 from orthounlearn.report.rows import make_rows
 from tests.report.toy_runs import METHODS, write_runs
@@ -26,7 +26,7 @@ def table(tmp_path_factory: pytest.TempPathFactory):
 
 def test_the_workspace_asks_the_questions_of_the_table(table):
     _, keys = table
-    model = dashboards.workspace("lab", "unlearning", keys, name="toy")._to_model()
+    model = wandb_workspace.workspace("lab", "unlearning", keys, name="toy")._to_model()
     spec = json.loads(model.model_dump_json(by_alias=True))
     assert (spec["entity"], spec["project"], spec["displayName"]) == (
         "lab", "unlearning", "Unlearning: toy"
@@ -49,7 +49,7 @@ def test_the_workspace_asks_the_questions_of_the_table(table):
 
 def test_the_report_has_the_table_and_says_what_made_it(table):
     rows, keys = table
-    written = dashboards.report("lab", "unlearning", rows, keys, name="toy", command="make x")
+    written = wandb_workspace.report("lab", "unlearning", rows, keys, name="toy", command="make x")
     (text,) = (b.text for b in written.blocks if isinstance(b, reports.MarkdownBlock))
     assert all(method in text for method in METHODS)
     grids = [block for block in written.blocks if isinstance(block, reports.PanelGrid)]
@@ -63,17 +63,17 @@ def test_what_cannot_be_published_is_said(table, monkeypatch: pytest.MonkeyPatch
     rows, keys = table
     for target in ("project", "/project", "lab/", "lab/a/b"):
         with pytest.raises(UsageError, match="ENTITY/PROJECT"):
-            dashboards.publish(target, rows, keys, name="toy", command=None)
+            wandb_workspace.publish(target, rows, keys, name="toy", command=None)
 
     def refused(_: object) -> None:
         raise ValueError("not logged in")
 
     monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.save", refused)
     with pytest.raises(UsageError, match=r"not logged in.*wandb login"):
-        dashboards.publish("lab/unlearning", rows, keys, name="toy", command=None)
+        wandb_workspace.publish("lab/unlearning", rows, keys, name="toy", command=None)
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     with pytest.raises(UsageError, match=r"pip install 'orthounlearn\[workspaces\]'"):
-        dashboards.publish("lab/unlearning", rows, keys, name="toy", command=None)
+        wandb_workspace.publish("lab/unlearning", rows, keys, name="toy", command=None)
 
 
 def test_addresses_are_those_of_both(table, monkeypatch: pytest.MonkeyPatch):
@@ -82,6 +82,6 @@ def test_addresses_are_those_of_both(table, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(f"{kind}.save", lambda one: saved.append(one) or one)
         monkeypatch.setattr(f"{kind}.url", property(lambda one: type(one).__name__), raising=False)
     rows, keys = table
-    found = dashboards.publish("lab/unlearning", rows, keys, name="toy", command=None)
+    found = wandb_workspace.publish("lab/unlearning", rows, keys, name="toy", command=None)
     assert found == ["Workspace", "Report"]
     assert len(saved) == 2
