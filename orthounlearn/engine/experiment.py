@@ -196,14 +196,19 @@ class Experiment:
             **{k: list(v) if isinstance(v, tuple) else v for k, v in more.items()},
         }
 
+    @property
+    def trained_on(self) -> dict[str, Any]:
+        """What determines which images there are to train with."""
+        cut = [self.config["data"][k] for k in ("val_fraction", "split_seed")]
+        return {"data": self.data.fingerprint, "cut": cut}
+
     def training_key(self, *, without: Sequence[int], seed: int, shadow: int | None = None) -> str:
         """Return the key of what determines a trained network."""
         config = self.config
         return digest(
             {
                 "recipe": RECIPE_VERSION,
-                "data": self.data.fingerprint,
-                "cut": [config["data"][k] for k in ("val_fraction", "split_seed")],
+                **self.trained_on,
                 "augmentation": [config["data"][k] for k in ("crop_padding", "flip")],
                 "without": list(without),
                 "seed": seed,

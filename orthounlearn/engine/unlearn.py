@@ -27,6 +27,7 @@ from orthounlearn.engine.views import save_channels, save_gallery
 from orthounlearn.engine.wandb_run import log_views
 from orthounlearn.errors import UsageError
 from orthounlearn.files import (
+    digest,
     file_digest,
     make_folder,
     read_json,
@@ -153,7 +154,9 @@ def _original(request: Request, trained: nn.Module | None) -> _Start:
     if config["checkpoint"]:
         path = Path(config["checkpoint"])
         load_network(net, path)
-        return _Start(net.to(experiment.device), path.with_name(path.name + ".statistics"))
+        # A stored model's folder is of its images; a user's file may meet others another time.
+        folder = path.with_name(f"{path.name}.kept-{digest(experiment.trained_on)[:8]}")
+        return _Start(net.to(experiment.device), folder)
     stored = ensure_trained(experiment, seed=config["seed"])
     return _Start(stored.load(experiment), stored.folder)
 

@@ -156,7 +156,7 @@ def test_checkpoint_of_a_user_is_unlearned_and_left_alone(request_job: Open, tmp
     assert mine.read_bytes() == before
     same = unlearn(open_request(request_job()))
     assert metrics["unlearned/acc/retain_test"] == same["unlearned/acc/retain_test"]
-    statistics = list((tmp_path / "mine.pt.statistics").glob("*.safetensors"))
+    statistics = list(tmp_path.glob("mine.pt.kept-*/*.safetensors"))
     assert len(statistics) == 1
 
     first = metrics["unlearned/time/prep_s"]
@@ -171,9 +171,21 @@ def test_statistics_of_a_replaced_file_are_measured_anew(request_job: Open, tmp_
         stored = ensure_trained(request_job(), seed=seed)
         torch.save(torch.load(stored.checkpoint, weights_only=True)["state_dict"], mine)
         unlearn(open_request(request_job(f"checkpoint={mine}", "forget=7")))
-    kept = [load_file(path) for path in (tmp_path / "mine.pt.statistics").glob("*.safetensors")]
+    kept = [load_file(path) for path in tmp_path.glob("mine.pt.kept-*/*.safetensors")]
     assert len(kept) == 2
     assert any(not torch.equal(one, kept[1][name]) for name, one in kept[0].items())
+
+
+def test_statistics_of_other_images_are_measured_anew(request_job: Open, tmp_path: Path):
+    """One network, and requests on two sets of training images."""
+    stored, mine = ensure_trained(request_job(), seed=0), tmp_path / "mine.pt"
+    torch.save(torch.load(stored.checkpoint, weights_only=True)["state_dict"], mine)
+    for share in (0.1, 0.3):
+        overrides = f"checkpoint={mine}", "forget=2", f"data.val_fraction={share}"
+        unlearn(open_request(request_job(*overrides)))
+    kept = [load_file(path) for path in tmp_path.glob("mine.pt.kept-*/*.safetensors")]
+    assert len(kept) == 2
+    assert kept[0]["counts"].sum() != kept[1]["counts"].sum()
 
 
 def test_evaluate_audits_a_file_as_it_is(request_job: Open):
