@@ -6,12 +6,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
-from orthounlearn.cli import CONF_DIR
-from orthounlearn.config import resolvers, schema
-from orthounlearn.config.build import compose_job
+from orthounlearn.config.standalone import configuration
 from orthounlearn.data.images import ImageData, ImageSet
 from orthounlearn.data.sources import official
 from orthounlearn.engine.experiment import Experiment
@@ -50,14 +46,7 @@ class Setting:
 
 def compose(*overrides: str) -> dict[str, Any]:
     """Return the configuration of `orthounlearn unlearn data=cifar10 recipe=cifar_cpu ...`."""
-    schema.register()
-    resolvers.register()
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(CONF_DIR, version_base="1.3"):
-            return compose_job("unlearn", ["data=cifar10", "recipe=cifar_cpu", *overrides])
-    finally:
-        GlobalHydra.instance().clear()
+    return configuration("unlearn", "data=cifar10", "recipe=cifar_cpu", *overrides)
 
 
 def open_images(*, quick: bool) -> ImageData:

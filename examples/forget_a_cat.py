@@ -15,11 +15,8 @@ in the README.
 from collections.abc import Mapping
 
 import plotly.express as px
-from hydra import initialize_config_dir
 
-from orthounlearn.cli import CONF_DIR
-from orthounlearn.config import resolvers, schema
-from orthounlearn.config.build import compose_job
+from orthounlearn.config.standalone import configuration
 from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.checkpoints import load_network
 from orthounlearn.engine.experiment import Experiment, open_experiment
@@ -46,12 +43,9 @@ QUICK = (
 
 def open_(*words: str) -> Experiment:
     """Return the experiment that these words describe, with its data."""
-    with initialize_config_dir(CONF_DIR, version_base="1.3"):
-        return open_experiment(compose_job("unlearn", [*QUICK, *words]))
+    return open_experiment(configuration("unlearn", *QUICK, *words))
 
 
-schema.register()
-resolvers.register()
 prepare_process()
 experiment = open_("forget=cat", "method=soft_prune")
 request = open_request(experiment)

@@ -12,11 +12,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from orthounlearn import __version__
-from orthounlearn.config import resolvers, schema
+from orthounlearn.config import CONF_DIR, resolvers, schema
 from orthounlearn.errors import UsageError
-
-_PACKAGED = Path(__file__).parent / "conf"
-CONF_DIR = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "conf")
 
 _USAGE = """\
 orthounlearn {version}: make an image classifier forget whole classes, and prove it.

@@ -1,18 +1,14 @@
 """Options and fixtures shared by all tests."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
 
-from orthounlearn.cli import CONF_DIR
-from orthounlearn.config import resolvers, schema
-from orthounlearn.config.build import compose_job
+from orthounlearn.config.standalone import configuration
 from orthounlearn.engine.experiment import Experiment, open_experiment
 
 # A busy machine is no reason to fail.
@@ -47,31 +43,25 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def open_job(cache_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Experiment]]:
+def open_job(cache_dir: Path, tmp_path: Path) -> Callable[..., Experiment]:
     """Return a function that opens a job's experiment, as its command line would."""
-    yield from _opener(cache_dir, tmp_path / "runs")
+    return _opener(cache_dir, tmp_path / "runs")
 
 
 @pytest.fixture(scope="module")
 def open_shared(
     cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Experiment]]:
+) -> Callable[..., Experiment]:
     """Return what `open_job` returns, for one runs folder that a whole file shares."""
-    yield from _opener(cache_dir, tmp_path_factory.mktemp("shared") / "runs")
+    return _opener(cache_dir, tmp_path_factory.mktemp("shared") / "runs")
 
 
-def _opener(cache_dir: Path, runs: Path) -> Iterator[Callable[..., Experiment]]:
-    schema.register()
-    resolvers.register()
-
+def _opener(cache_dir: Path, runs: Path) -> Callable[..., Experiment]:
     def open_(*overrides: str, job: str = "unlearn") -> Experiment:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(CONF_DIR, version_base="1.3"):
-            folders = [f"paths.cache={cache_dir}", f"paths.runs={runs}"]
-            return open_experiment(compose_job(job, [*SMALL, *folders, *overrides]))
+        folders = [f"paths.cache={cache_dir}", f"paths.runs={runs}"]
+        return open_experiment(configuration(job, *SMALL, *folders, *overrides))
 
-    yield open_
-    GlobalHydra.instance().clear()
+    return open_
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from orthounlearn.cli import CONF_DIR
+from orthounlearn.config import CONF_DIR
 from orthounlearn.config.build import locate
 
 CONFIGS = sorted(Path(CONF_DIR, "method").glob("*.yaml"))

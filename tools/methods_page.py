@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from orthounlearn.cli import CONF_DIR
+from orthounlearn.config import CONF_DIR
 from orthounlearn.config.build import locate
 from orthounlearn.methods.base import LossMethod, UnlearningMethod
 from orthounlearn.methods.original import Original

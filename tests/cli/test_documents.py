@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orthounlearn.cli import CONF_DIR, JOBS
+from orthounlearn.cli import JOBS
+from orthounlearn.config import CONF_DIR
 from tests.documents import DOCUMENTS, ROOT, Block, anchors, blocks, links, name
 
 QUICK = ("recipe.epochs=1", "recipe.batch_size=32", "optimizer.lr=0.05")

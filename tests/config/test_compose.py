@@ -7,7 +7,7 @@ import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from orthounlearn.cli import CONF_DIR
+from orthounlearn.config import CONF_DIR
 from orthounlearn.config.build import build, compose_job, compose_variants, validate_targets
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.store import ensure_trained

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from orthounlearn.cli import CONF_DIR
+from orthounlearn.config import CONF_DIR
 from orthounlearn.methods.boundary_expand import BoundaryExpand
 from tests.methods.toy import FROZEN, IMAGES, LABELS, Toy
 

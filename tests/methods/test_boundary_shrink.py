@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orthounlearn.cli import CONF_DIR
+from orthounlearn.config import CONF_DIR
 from orthounlearn.errors import UsageError
 from orthounlearn.methods.boundary_shrink import BoundaryShrink, fgsm
 from tests.methods.toy import FROZEN, IMAGES, LABELS, MEAN_C11, PIXELS, STD_C11, Toy, linear

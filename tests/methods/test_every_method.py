@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import orthounlearn.methods
-from orthounlearn.cli import CONF_DIR
+from orthounlearn.config import CONF_DIR
 from orthounlearn.config.build import build, locate
 from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.context import RequestContext

@@ -8,7 +8,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from orthounlearn.cli import CONF_DIR
+from orthounlearn.config import CONF_DIR
 from orthounlearn.errors import UsageError
 from orthounlearn.masking.attenuation import Inverse
 from orthounlearn.methods.norm_matched_mask import NormMatchedMask
