@@ -66,6 +66,7 @@ class MetricsConfig:
     max_images: int = 5000
     reference: str = "auto"
     reference_seeds: list[int] = field(default_factory=list)
+    block_probes: list[str] = field(default_factory=list)
     batch_size: int = 512
     relearn: RelearnConfig | None = None
     shadows: int = 0

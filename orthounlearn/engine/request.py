@@ -10,8 +10,9 @@ from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.store import stored_model
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, file_digest
+from orthounlearn.metrics.suite import PROBES
 
-AUDIT_VERSION = 4
+AUDIT_VERSION = 5
 """Raise it when the audit or the engine changes what is reported: runs are then done again."""
 
 
@@ -120,6 +121,11 @@ def open_request(experiment: Experiment) -> Request:
         raise UsageError(
             "Expected metrics.reference to be auto, train or none, "
             f"but got {config['metrics']['reference']!r}."
+        )
+    unknown = [name for name in config["metrics"]["block_probes"] if name not in PROBES]
+    if unknown:
+        raise UsageError(
+            f"Expected metrics.block_probes out of {', '.join(PROBES)}, but got {unknown}."
         )
     steps = resolve_sequence(config["after"], config["forget"], experiment.data.class_names)
     if config["after"] and config["metrics"]["shadows"]:

@@ -6,7 +6,6 @@ target is the retrained model's recall, not chance: a network that never saw cat
 that tell cats from dogs.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,21 +129,19 @@ def prototype_recall(fit: Features, forgotten: Features, *, shots: int, seed: in
     return np.asarray(nearest == forgotten.labels_N, dtype=np.float64)
 
 
-def probe_index(
-    unlearned: Sequence[float], original: Sequence[float], retrained: Sequence[float]
-) -> float:
-    """Return (u − r) / (o − r) of the means: 0 as after retraining, 1 nothing removed.
+def probe_index(unlearned: float, original: float, retrained: float) -> float:
+    """Return (u − r) / (o − r): 0 as after retraining, 1 nothing removed.
 
     Below 0 the features are damaged. nan where original and retrained network differ by less than
     0.02, so that it would be noise.
 
     Args:
-        unlearned: Recall of one or several layers' probes.
-        original: Of the same layers.
-        retrained: Of the same layers.
+        unlearned: Recall u of a probe, or the mean over several layers.
+        original: Likewise.
+        retrained: Likewise.
     """
-    u, o, r = (float(np.mean(recalls)) for recalls in (unlearned, original, retrained))
-    return (u - r) / (o - r) if abs(o - r) >= 0.02 else float("nan")
+    away = original - retrained
+    return (unlearned - retrained) / away if abs(away) >= 0.02 else float("nan")
 
 
 def _draw(labels_N: Ints, shots: int, rng: np.random.Generator) -> Ints:

@@ -13,9 +13,7 @@ from orthounlearn.metrics.scores import Floats, Ints
 
 _SHARE = 0.95  # τ: of the original's forget accuracy that counts as relearned
 _LOSS = 0.05  # of retained accuracy that relearning may cost
-_LEAST = (
-    0.5  # of the original's retained accuracy: what has less is no classifier that knows a class
-)
+_DAMAGE = 0.10  # below the original's retained accuracy: what has less cannot stand in for it
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,11 @@ def relearn_steps(
     the second condition any network gets there in a few steps, by giving every image to the
     forgotten class. Retained accuracy is kept where it is at least
 
-        max(min(start, original) − loss, original / 2).
+        max(min(start, original) − loss, original − 0.1).
 
     The lower of both, since a network without the class loses no image to it, and gives up that
-    advantage as the class returns. Half of the original's, since an untrained network has nothing
-    to lose, and would pass by chance.
+    advantage as the class returns. Near the original's, since a damaged network has nothing to
+    lose, and would pass by giving most images to the class.
 
     Args:
         curve: Of one network.
@@ -112,9 +110,6 @@ def area_ratio(ours: float, retrained: float) -> float:
 
 def _keeps(curve: Curve, original: Accuracies, loss: float) -> NDArray[np.bool_]:
     """Return where retained accuracy is high enough (S,); nan is not."""
-    lowest = max(
-        min(curve.retain_S[0], original.retain) - loss,
-        _LEAST * original.retain,
-    )
+    lowest = max(min(curve.retain_S[0], original.retain) - loss, original.retain - _DAMAGE)
     # Accuracies are counts over a number: a loss of exactly `loss` must not fail by rounding.
     return np.asarray(curve.retain_S >= lowest - 1e-9)

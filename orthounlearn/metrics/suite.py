@@ -32,6 +32,9 @@ CLASSIFIER = "classifier"
 PROBES = {**{f"k{shots}": shots for shots in probe.SHOTS}, "kall": None}
 """Images per class that the probes of the classifier's features are fitted on, by name."""
 
+DEPTH = "probe/depth"
+"""The mean recall of the blocks' probes."""
+
 _FITTED = ("forget_probe", "retain_val")  # what probes are fitted on
 _ASKED = ("forget_test", "retain_test")  # and asked about
 
@@ -64,7 +67,12 @@ class Outputs:
 
 
 def samples(
-    outputs: Outputs, *, forget: Sequence[int], class_names: Sequence[str], seed: int = 0
+    outputs: Outputs,
+    *,
+    forget: Sequence[int],
+    class_names: Sequence[str],
+    seed: int = 0,
+    block_probes: Sequence[str] = (),
 ) -> dict[str, Sample]:
     """Return every figure that needs this network alone, image by image.
 
@@ -73,6 +81,7 @@ def samples(
         forget: The forgotten classes.
         class_names: K names.
         seed: Of the attackers' draws.
+        block_probes: Of `PROBES`, by name: further probes of every block.
     """
     found: dict[str, Sample] = {}
     for split in _ACCURATE:
@@ -101,7 +110,7 @@ def samples(
         found[f"compat/{key}"] = _mean("forget_train", called_N)
     golatkar_N = compat.golatkar_mia(*parts, seed=seed)
     found["compat/golatkar_mia"] = _mean("forget_train", golatkar_N)
-    return found | _probes(outputs, seed)
+    return found | _probes(outputs, seed, block_probes)
 
 
 def audit(
@@ -122,15 +131,20 @@ def _pooled(*each: Sample) -> Mean:
     return Mean(parts, tuple(part.total / count for part in parts))
 
 
-def _probes(outputs: Outputs, seed: int) -> dict[str, Sample]:
+def _probes(outputs: Outputs, seed: int, block_probes: Sequence[str]) -> dict[str, Sample]:
     layers = outputs.features.get(_ASKED[0], {})
     found: dict[str, Sample] = {}
+    blocks: list[Floats] = []
     for layer in layers:
         fit, forgotten = _joined(outputs, _FITTED, layer), _joined(outputs, _ASKED[:1], layer)
         if layer != CLASSIFIER:
-            shots = probe.most_shots(fit)
-            probed = probe.linear_probe(fit, forgotten, shots=shots, seed=seed)
-            found[f"depth/{layer}"] = _mean("forget_test", probed.found_N)
+            each: dict[str, int | None] = {"depth": probe.most_shots(fit)}
+            each |= {f"depth_{name}": PROBES[name] for name in block_probes}
+            for name, shots_or_all in each.items():
+                probed = probe.linear_probe(fit, forgotten, shots=shots_or_all, seed=seed)
+                found[f"{name}/{layer}"] = _mean("forget_test", probed.found_N)
+                if name == "depth":
+                    blocks.append(probed.found_N)
             continue
         retained = _joined(outputs, _ASKED[1:], layer)
         for name, shots_or_all in PROBES.items():
@@ -143,6 +157,8 @@ def _probes(outputs: Outputs, seed: int) -> dict[str, Sample]:
             found[f"probe/{name}_"] = Ranking(tuple(pairs))
         recalled_N = probe.prototype_recall(fit, forgotten, shots=min(probe.SHOTS), seed=seed)
         found["proto/recall"] = _mean("forget_test", recalled_N)
+    if blocks:
+        found[DEPTH] = _mean("forget_test", np.mean(blocks, axis=0))
     return found
 
 
@@ -162,18 +178,12 @@ def against_both(
     the blocks' own indices would be ruled by early blocks, where original and retrained network
     hardly differ and an index is noise.
     """
-    shared = [key for key in figures if key in original and key in retrained]
-    found = {
-        f"{key}_index": probe.probe_index([figures[key]], [original[key]], [retrained[key]])
-        for key in (f"probe/{name}" for name in PROBES)
-        if key in shared
+    named = {f"probe/{name}": f"probe/{name}_index" for name in PROBES} | {DEPTH: "depth/index"}
+    return {
+        index: probe.probe_index(figures[key], original[key], retrained[key])
+        for key, index in named.items()
+        if all(key in one for one in (figures, original, retrained))
     }
-    depth = [key for key in shared if key.startswith("depth/")]
-    if depth:
-        found["depth/index"] = probe.probe_index(
-            *([one[key] for key in depth] for one in (figures, original, retrained))
-        )
-    return found
 
 
 def against_original(
@@ -221,21 +231,24 @@ def similarities(outputs: Outputs, reference: Outputs) -> dict[str, float]:
 def against_retrained(
     outputs: Outputs,
     figures: Mapping[str, float],
-    retrained_outputs: Outputs,
+    retrained_outputs: Sequence[Outputs],
     retrained: Mapping[str, float],
 ) -> dict[str, float]:
-    """Return distances to the retrained network: every figure's gap, and those of the outputs.
+    """Return distances to retraining: every figure's gap, and those of the outputs.
 
     Args:
         outputs: Of the unlearned network.
         figures: Its figures.
-        retrained_outputs: Of the retrained network, on the same splits.
-        retrained: Its figures.
+        retrained_outputs: Of one or more retrained networks, on the same splits; a distance is
+            the mean of those to each.
+        retrained: The means of their figures.
     """
     gaps = {
         f"{key}_gap": value - retrained[key] for key, value in figures.items() if key in retrained
     }
-    return gaps | _distances(outputs, retrained_outputs) | _composites(gaps)
+    each = [_distances(outputs, one) for one in retrained_outputs]
+    distances = {key: float(np.mean([one[key] for one in each])) for key in each[0]}
+    return gaps | distances | _composites(gaps)
 
 
 def between_retrained(
@@ -252,7 +265,7 @@ def between_retrained(
         of each distance and composite of `against_retrained`.
     """
     pairs = [
-        against_retrained(retrained[i], figures[i], retrained[j], figures[j])
+        against_retrained(retrained[i], figures[i], [retrained[j]], figures[j])
         for i, j in permutations(range(len(retrained)), 2)
     ]
     means = {

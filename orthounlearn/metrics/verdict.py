@@ -1,8 +1,8 @@
 """From figures to a verdict: what an audit found, what it did not, and what it could not judge.
 
-Six figures are compared, each with the mean of the retrained networks. A difference counts once
-its 95 % interval over other *images* lies wholly beyond a tolerance for another *training* of the
-same recipe; so a second retrained network is `ok`, and a small audit finds little but says so.
+Figures are compared with the mean of the retrained networks. A difference counts once its 95 %
+interval over other *images* lies wholly beyond a tolerance for another *training* of the same
+recipe; so a second retrained network is `ok`, and a small audit finds little but says so.
 
 | figure                            | tolerance | lower raises     | higher raises     |
 |-----------------------------------|-----------|------------------|-------------------|
@@ -10,22 +10,30 @@ same recipe; so a second retrained network is `ok`, and a small audit finds litt
 | `mia/pop_margin/auc`              | 0.02      | `over_unlearned` | `under_unlearned` |
 | `probe/k50`                       | 10 points | `over_unlearned` | `under_unlearned` |
 | else `probe/k10`                  | 15 points | `over_unlearned` | `under_unlearned` |
+| `probe/kall`                      | 10 points | –                | `under_unlearned` |
+| `probe/depth`                     | 5 points  | `over_unlearned` | `under_unlearned` |
+| `relearn/*/area`, if measured     | a fifth   | –                | `under_unlearned` |
 | `acc/retain_test`                 | 2 points  | `utility_fail`   | –                 |
 | that of the worst retained class  | 10 points | `utility_fail`   | –                 |
 
 * The worst retained class is the one that is furthest beyond its interval and tolerance: a request
   that ruins one class of a hundred costs a point of the mean. As the worst of C classes is looked
   for, intervals are those of level 1 − 0.05 / C (Bonferroni).
-* `head_only`: the probe is higher, its index (u − r) / (o − r) above 0.5, and no accuracy raises a
-  flag. It is the worst case of `under_unlearned`, which always stands beside it. Membership has no
-  part in it: an overfitted network with a masked logit keeps its AUC, and is hiding all the same.
+* `head_only`: the few-shot probe of what the classifier reads, or the mean of those of all blocks,
+  is higher, its index (u − r) / (o − r) above 0.5, and no accuracy raises a flag. It is the worst
+  case of `under_unlearned`, which always stands beside it. Membership has no part in it: an
+  overfitted network with a masked logit keeps its AUC, and is hiding all the same. Nor has the
+  probe of all images, which learns from hundreds of them what the class looks like.
 * Flags stand together; the headline is the first of `FLAGS`. With none, it is `ok`, or
   `incomplete` if some flag could be neither raised nor excluded: then there is no `ok`.
 * Two or more retrained networks: the tolerance is 3 standard deviations of them if that is more,
-  and the probe's need only be 5 points.
-* The probe's tolerance is at least a tenth of (o − r): an index below 0.1 is never a finding.
-* A probe that could not tell even the original from the retrained networks excludes nothing: only
-  it sees a class that is hidden behind the last layer, so without it there is no `ok`.
+  and that of probes need only be half of what the table says.
+* A probe's tolerance is at least a tenth of (o − r): an index below 0.1 is never a finding.
+* Probes that could not tell even the original from the retrained networks exclude nothing: only
+  they see a class that is hidden behind the last layer, so without one there is no `ok`.
+* Relearning is judged at each learning rate, whatever its images: its curve has no interval.
+* Distances of outputs to retraining's and shadow attacks have no part in the verdict: the first say
+  that a network is another, not that it knows the class, the second are figures of the method.
 * No retrained network: forgotten classes are compared with accuracy 0, since one that never saw a
   label does not answer it; the retained ones with the original's accuracy, tolerance 5 points,
   10 for a class.
@@ -40,11 +48,12 @@ Caffo, The American Statistician 54, 2000), AUC with its variance at no separati
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from math import isfinite, sqrt
 from statistics import NormalDist, fmean, stdev
 from typing import Literal
 
-from orthounlearn.metrics.suite import against_both
+from orthounlearn.metrics.probe import probe_index
 
 Figures = Mapping[str, float]
 Outcome = Literal["lower", "alike", "higher"]
@@ -58,7 +67,7 @@ TITLES = {
     "under_unlearned": "The class is not forgotten",
     "over_unlearned": "More than the class is gone",
     "incomplete": "No verdict: the audit lacks something",
-    "ok": "No difference from retraining was found",
+    "ok": "As after retraining, by accuracies, membership attack and probes",
 }
 """What each headline says to a reader."""
 
@@ -81,8 +90,15 @@ PROBE_TOLERANCE = {50: 0.10, 10: 0.15}
 """Of recall by shots, with one retrained network. Measured between two: 4 points on CIFAR-10 (thin
 ResNet-18), 8 on Gaussians (MLP); with 10 shots, on digits (ResNet-20), 8 to 33 on 19 images."""
 
-PROBE_TOLERANCE_MEASURED = 0.05
-"""With several retrained networks, whose own spread counts if it is more."""
+DEPTH_TOLERANCE = 0.05
+"""Of the mean recall over all blocks: the training noise of single blocks averages out."""
+
+TOLERANCE_MEASURED = 0.5
+"""Share of a probe's tolerance with several retrained networks, whose own spread counts if it is
+more."""
+
+RELEARN_TOLERANCE = 0.2
+"""Of the area under a relearning curve, as a share of the retrained networks'."""
 
 SPREADS = 3.0
 """Standard deviations of the retrained networks that are still chance; few make a poor estimate."""
@@ -98,6 +114,9 @@ PROBE_RESOLUTION = 0.20
 
 _MEMBERSHIP = "mia/pop_margin/auc"
 _CLASS = "acc/retain_test_per_class/"
+_DEPTH, _EVERY = "probe/depth", "probe/kall"
+_FURTHER = (_DEPTH, DEPTH_TOLERANCE), (_EVERY, PROBE_TOLERANCE[50])
+_RELEARNED = "relearn/*/area"
 _Z = 1.96  # of a two-sided 95 % interval
 
 
@@ -109,23 +128,35 @@ class Check:
         key: Of the figure, without phase.
         value: Of the network, in the figure's unit (shares in [0, 1]).
         reference: Mean of the retrained networks, or what stands for it.
-        interval: Half width of the 95 % interval of value − reference over other images.
+        low: Lower end of the 95 % interval of value − reference over other images.
+        high: Upper end.
         tolerance: What another training may differ by.
     """
 
     key: str
     value: float
     reference: float
-    interval: float
+    low: float
+    high: float
     tolerance: float
 
     @property
     def outcome(self) -> Outcome:
         """Whether the interval of the difference lies wholly beyond the tolerance."""
+        if self.low > self.tolerance:
+            return "higher"
+        return "lower" if self.high < -self.tolerance else "alike"
+
+    @property
+    def interval(self) -> float:
+        """Half of the interval's width."""
+        return (self.high - self.low) / 2
+
+    def widened(self, factor: float) -> "Check":
+        """Return the check with an interval that reaches as many times as far."""
         gap = self.value - self.reference
-        if abs(gap) - self.interval <= self.tolerance:
-            return "alike"
-        return "higher" if gap > 0 else "lower"
+        low, high = (gap + factor * (end - gap) for end in (self.low, self.high))
+        return replace(self, low=low, high=high)
 
 
 @dataclass(frozen=True)
@@ -179,6 +210,8 @@ class _Case:
     def verdict(self) -> Verdict:
         accuracies = [self._forgotten("forget_train"), self._forgotten("forget_test")]
         retained, membership, probe = self._retained(), self._membership(), self._probe()
+        depth, every = (self._further(*further) for further in _FURTHER)
+        relearned = self._relearned()
         raised: dict[str, list[str]] = {flag: [] for flag in FLAGS}
         unsettled: dict[str, list[str]] = {flag: [] for flag in FLAGS}
 
@@ -202,13 +235,21 @@ class _Case:
         looks_retrained = not any(raised.values())
         weigh(probe, higher="under_unlearned", lower="over_unlearned")
         weigh(membership, higher="under_unlearned", lower="over_unlearned")
-        blind = self._blind(probe) if isinstance(probe, Check) else None
+        if depth:
+            weigh(depth, higher="under_unlearned", lower="over_unlearned")
+        for further in (every, *relearned):
+            if further:
+                weigh(further, higher="under_unlearned")
+        blind = self._blind(probe, every, depth) if isinstance(probe, Check) else None
         if blind:
             unsettled["under_unlearned"].append(blind)
         if looks_retrained:
             sentence, unknown = self._hidden(blind or probe, accuracies)
+            if not sentence and depth:  # behind the layers that the classifier's probe reads
+                sentence, deeper = self._hidden(depth, accuracies)
+                unknown += deeper
             raised["head_only"] += sentence
-            unsettled["head_only"] += unknown
+            unsettled["head_only"] += [] if sentence else unknown
         flags = tuple(sorted(flag for flag in FLAGS if raised[flag]))
         not_given = {
             flag: tuple(dict.fromkeys(unsettled[flag]))
@@ -216,7 +257,7 @@ class _Case:
             if unsettled[flag] and flag not in flags
         }
         headline = next((f for f in FLAGS if f in flags), "incomplete" if not_given else "ok")
-        checks = (*accuracies, worst, membership, probe)
+        checks = (*accuracies, worst, membership, probe, every, depth, *relearned)
         return Verdict(
             headline=headline,
             flags=("ok",) if headline == "ok" else flags,
@@ -254,12 +295,30 @@ class _Case:
         for key, least in probes.items():
             reference = self._mean(key)
             if reference is not None and _has(self.unlearned, key):
-                alone = len(self._theirs(key)) == 1
-                tolerance = least if alone else PROBE_TOLERANCE_MEASURED
-                if self.original and _has(self.original, key):
-                    tolerance = max(tolerance, LEAST_INDEX * (self.original[key] - reference))
-                return self._check(key, reference, tolerance)
+                return self._probed(key, reference, least)
         return "No probe with the same number of images was fitted on the retrained networks."
+
+    def _further(self, key: str, least: float) -> Check | None:
+        """Return the check of another probe; None where it was not fitted on all networks."""
+        reference = self._mean(key)
+        if reference is None or not _has(self.unlearned, key):
+            return None
+        return self._probed(key, reference, least)
+
+    def _probed(self, key: str, reference: float, least: float) -> Check:
+        tolerance = least if len(self._theirs(key)) == 1 else TOLERANCE_MEASURED * least
+        if self.original and _has(self.original, key):
+            tolerance = max(tolerance, LEAST_INDEX * (self.original[key] - reference))
+        return self._check(key, reference, tolerance)
+
+    def _relearned(self) -> list[Check]:
+        """Return the check of each relearning curve that all networks have."""
+        found = []
+        for key in self.unlearned:
+            reference = self._mean(key) if fnmatchcase(key, _RELEARNED) else None
+            if reference is not None and _has(self.unlearned, key):
+                found.append(self._check(key, reference, RELEARN_TOLERANCE * reference))
+        return found
 
     def _retained(self) -> Check | str:
         key = "acc/retain_test"
@@ -282,11 +341,8 @@ class _Case:
             if reference is None and self.original and _has(self.original, key):
                 reference = self.original[key]
             if reference is not None:
-                found = self._check(key, reference, CLASS_TOLERANCE)
-                checks.append(replace(found, interval=wider * found.interval))
-        return min(
-            checks, key=lambda c: c.value - c.reference + c.interval + c.tolerance, default=None
-        )
+                checks.append(self._check(key, reference, CLASS_TOLERANCE).widened(wider))
+        return min(checks, key=lambda check: check.high + check.tolerance, default=None)
 
     def _classes(self) -> list[str]:
         derived = ("_gap", "_gap_low", "_gap_high")
@@ -298,8 +354,8 @@ class _Case:
         value = figures[key]
         values = self._theirs(key)
         spread = SPREADS * stdev(values) if len(values) > 1 else 0.0
-        interval = self._interval(figures, key, reference)
-        return Check(key, value, reference, interval, max(least, spread))
+        low, high = self._interval(figures, key, reference)
+        return Check(key, value, reference, low, high, max(least, spread))
 
     def _theirs(self, key: str) -> list[float]:
         return [figures[key] for figures in self.retrained if _has(figures, key)]
@@ -308,15 +364,22 @@ class _Case:
         values = self._theirs(key)
         return fmean(values) if values else None
 
-    def _interval(self, figures: Figures, key: str, reference: float) -> float:
+    def _interval(self, figures: Figures, key: str, reference: float) -> tuple[float, float]:
+        """Return the ends of the interval of the difference."""
         low, high = f"{key}_gap_low", f"{key}_gap_high"
         if _has(figures, low) and _has(figures, high):
-            return (figures[high] - figures[low]) / 2
+            return figures[low], figures[high]
+        gap = figures[key] - reference
+        if fnmatchcase(key, _RELEARNED):
+            return gap, gap
         if key == _MEMBERSHIP:
             members, others = self.images["forget_train"], self.images["forget_test"]
-            return _Z * sqrt(2 * (members + others + 1) / (12 * members * others))
-        count = self._count(key)
-        return _Z * sqrt(_share_variance(figures[key], count) + _share_variance(reference, count))
+            half = _Z * sqrt(2 * (members + others + 1) / (12 * members * others))
+        else:
+            count = self._count(key)
+            shares = (figures[key], reference)
+            half = _Z * sqrt(sum(_share_variance(share, count) for share in shares))
+        return gap - half, gap + half
 
     def _count(self, key: str) -> float:
         """Return the number of images that a share is counted over."""
@@ -342,8 +405,10 @@ class _Case:
         missing = [check for check in accuracies if isinstance(check, str)]
         return ([], missing) if missing else ([self._hiding(accuracies, probe.key, index)], [])
 
-    def _blind(self, probe: Check) -> str | None:
-        """Return why a probe that found nothing could not have found anything."""
+    def _blind(self, probe: Check, *others: Check | None) -> str | None:
+        """Return why a probe that found nothing could not have found anything, nor any other."""
+        if any(other and self._finds_original(other) for other in others):
+            return None
         margin = probe.interval + probe.tolerance
         named, count = _probe_name(probe.key), self.images["forget_test"]
         found = self._finds_original(probe)
@@ -369,11 +434,8 @@ class _Case:
     def _index(self, probe: Check) -> float | None:
         if not self.original or not _has(self.original, probe.key):
             return None
-        key = probe.key
-        index = against_both(
-            {key: probe.value}, {key: self.original[key]}, {key: probe.reference}
-        ).get(f"{key}_index")
-        return index if index is not None and isfinite(index) else None
+        index = probe_index(probe.value, self.original[probe.key], probe.reference)
+        return index if isfinite(index) else None
 
     def _cautions(self, membership: Check | str, probe: Check | str) -> tuple[str, ...]:
         notes = []
@@ -429,6 +491,11 @@ class _Case:
                 f"A membership attack {side}: AUC {check.value:.3f}; {theirs} "
                 f"{check.reference:.3f} (± {check.interval + check.tolerance:.3f})."
             )
+        if fnmatchcase(check.key, _RELEARNED):
+            return (
+                f"The class comes back faster ({check.key.split('/')[1]}): area under the "
+                f"relearning curve {here}; {theirs} {there} (± {_points(check.tolerance)})."
+            )
         index = self._index(check)
         known = "" if index is None else f"; the original {_percent(self._before(check.key))}"
         found = "" if index is None else f", index {index:.2f}"
@@ -443,8 +510,7 @@ class _Case:
         return (
             "By its accuracies the network looks retrained (forgotten test images "
             f"{shown['acc/forget_test']}, retained {shown['acc/retain_test']}), but its "
-            f"{probe.removeprefix('probe/k')}-shot probe index is {index:.2f}: "
-            "0 is retrained, 1 nothing removed."
+            f"{_probe_kind(probe)} index is {index:.2f}: 0 is retrained, 1 nothing removed."
         )
 
     def _before(self, key: str) -> float:
@@ -465,7 +531,14 @@ def _share_variance(share: float, count: float) -> float:
 
 
 def _probe_name(key: str) -> str:
-    return f"A {key.removeprefix('probe/k')}-shot probe"
+    return {
+        _DEPTH: "The mean of the probes of all blocks",
+        _EVERY: "A probe that was fitted on all held-out images",
+    }.get(key, f"A {_probe_kind(key)}")
+
+
+def _probe_kind(key: str) -> str:
+    return "probes' depth" if key == _DEPTH else f"{key.removeprefix('probe/k')}-shot probe"
 
 
 def _percent(share: float) -> str:

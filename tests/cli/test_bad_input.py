@@ -73,6 +73,10 @@ BAD = {
     "request of train without method": (["train", "forget=3"], "both forget=CLASS and method"),
     "empty axis": (["sweep", "table.methods=[]"], "table.methods"),
     "nothing to tune": (["tune", "method=mask_logit"], "nothing to tune"),
+    "probe of blocks that does not exist": (
+        ["unlearn", "forget=3", "metrics.block_probes=[k20]"],
+        "k10, k50, kall",
+    ),
     "bad schedule": (
         ["train", "regularizer.penalty.schedule=[[0.5,1]]", *FAST],
         "start at 0",

@@ -120,16 +120,11 @@ def test_prototypes_by_hand():
 
 
 def test_index_is_the_share_that_is_left():
-    assert probe_index([0.9], original=[0.9], retrained=[0.5]) == 1
-    assert probe_index([0.5], original=[0.9], retrained=[0.5]) == 0
-    assert probe_index([0.3], original=[0.9], retrained=[0.5]) == pytest.approx(-0.5)
-    assert np.isnan(probe_index([0.7], original=[0.7], retrained=[0.69]))
-    assert np.isnan(probe_index([0.7], original=[float("nan")], retrained=[0.2]))
-
-
-def test_index_over_layers_is_the_ratio_of_the_sums():
-    index = probe_index([0.3, 0.6], original=[0.32, 0.9], retrained=[0.28, 0.5])
-    assert index == pytest.approx((0.02 + 0.1) / (0.04 + 0.4))
+    assert probe_index(0.9, original=0.9, retrained=0.5) == 1
+    assert probe_index(0.5, original=0.9, retrained=0.5) == 0
+    assert probe_index(0.3, original=0.9, retrained=0.5) == pytest.approx(-0.5)
+    assert np.isnan(probe_index(0.7, original=0.7, retrained=0.69))
+    assert np.isnan(probe_index(0.7, original=float("nan"), retrained=0.2))
 
 
 def test_without_retained_images_there_is_no_area():

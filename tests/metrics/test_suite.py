@@ -19,6 +19,7 @@ from orthounlearn.metrics.suite import (
     between_retrained,
     neighbour_samples,
     probed_layers,
+    samples,
 )
 
 NAMES = ("a", "b", "c", "d")
@@ -62,7 +63,7 @@ def full(ours: Outputs, retrained: Outputs, original: Outputs) -> dict[str, floa
     figures, theirs, before = found
     figures |= against_original(figures, before)
     figures |= against_both(figures, before, theirs)
-    return figures | against_retrained(ours, figures, retrained, theirs)
+    return figures | against_retrained(ours, figures, [retrained], theirs)
 
 
 RETRAINED = outputs(masked=True, known=0.0, seed=1)
@@ -120,6 +121,27 @@ def test_depth_profile_and_its_index():
         sum(values[b] - after[b] for b in blocks) / sum(before[b] - after[b] for b in blocks)
     )
     assert full(outputs(leak=3, masked=True), RETRAINED, original)["depth/index"] == 1
+
+
+def test_further_probes_of_every_block():
+    few = audit(RETRAINED, forget=[0], class_names=NAMES)
+    names = ["k10", "k50", "kall"]
+    more = values(samples(RETRAINED, forget=[0], class_names=NAMES, block_probes=names))
+    assert few == pytest.approx({key: more[key] for key in few}, nan_ok=True)
+    added = {f"depth_{name}/{block}" for name in names for block in "12"}
+    assert more.keys() - few.keys() == added
+    assert [more[f"depth_k50/{block}"] for block in "12"] == [more[f"depth/{b}"] for b in "12"]
+    assert more["probe/depth"] == pytest.approx((more["depth/1"] + more["depth/2"]) / 2)
+
+
+def test_distances_are_means_over_the_retrained_networks():
+    others = [outputs(known=0.0, gain=gain, seed=seed) for seed, gain in ((1, 1.0), (2, 3.0))]
+    figures = audit(RETRAINED, forget=[0], class_names=NAMES)
+    each = [against_retrained(outputs(), figures, [one], figures) for one in others]
+    both = against_retrained(outputs(), figures, others, figures)
+    for key in ("js/forget", "kl/retain", "routing_js"):
+        assert each[0][key] != each[1][key]
+        assert both[key] == pytest.approx((each[0][key] + each[1][key]) / 2)
 
 
 def test_floors_are_mean_distances_of_retrained_pairs():

@@ -265,7 +265,65 @@ def test_a_better_network_than_the_retrained_one_is_no_finding():
     assert judged(base=MASKED | {"acc/retain_test": 0.99}).headline == "head_only"
 
 
+# Beyond the few-shot probe of the last features.
+
+DEEP = {"probe/depth": 0.42, "probe/kall": 0.66}
+DEEP_ORIGINAL = ORIGINAL | {"probe/depth": 0.58, "probe/kall": 0.83}
+
+
+def deep(**changed: float) -> Verdict:
+    return judged(
+        base=RETRAINED | DEEP, retrained=(RETRAINED | DEEP,), original=DEEP_ORIGINAL, **changed
+    )
+
+
+def test_a_class_that_only_the_last_features_have_lost_is_hidden():
+    assert deep().flags == ("ok",)
+    found = deep(probe__depth=0.55)
+    assert (found.headline, found.flags) == ("head_only", ("head_only", "under_unlearned"))
+    assert "its probes' depth index is 0.81" in found.reasons["head_only"][0]
+    assert "mean of the probes of all blocks finds 55.0 %" in found.reasons["under_unlearned"][0]
+    assert deep(probe__depth=0.20).flags == ("over_unlearned",)
+    assert deep(probe__depth=0.55, acc__forget_test=0.5).flags == ("under_unlearned",)
+
+
+def test_a_probe_of_all_images_finds_what_few_shots_do_not_and_is_never_too_low():
+    found = deep(probe__kall=0.83)
+    assert found.flags == ("under_unlearned",)
+    assert "fitted on all held-out images finds 83.0 %" in found.reasons["under_unlearned"][0]
+    assert deep(probe__kall=0.30).flags == ("ok",)
+
+
+def test_one_probe_that_sees_the_original_is_enough():
+    few = {"images": IMAGES | {"forget_test": 60}, "probe__k50": 0.70}
+    assert "cannot tell" in judged(**few).not_given["under_unlearned"][0]
+    far = {"original": DEEP_ORIGINAL | {"probe/depth": 0.9}, "retrained": (RETRAINED | DEEP,)}
+    found = judged(base=RETRAINED | DEEP, **far, **few)
+    assert found.not_given == {}
+
+
+def test_a_class_that_comes_back_faster_than_in_a_retrained_network_is_not_forgotten():
+    area = "relearn/lr0.01/area"
+    theirs = [RETRAINED | {area: value} for value in (0.40, 0.42)]
+    slow, fast, least = (
+        judge(RETRAINED | {area: v}, ORIGINAL, theirs, images=IMAGES) for v in (0.2, 0.5, 0.49)
+    )
+    assert slow.flags == least.flags == ("ok",)
+    assert fast.flags == ("under_unlearned",)
+    assert "comes back faster (lr0.01)" in fast.reasons["under_unlearned"][0]
+    assert "50.0 %; the 2 retrained networks 41.0 %" in fast.reasons["under_unlearned"][0]
+
+
 # Thresholds: interval and tolerance.
+
+
+def test_an_interval_that_leans_to_one_side_counts_by_its_own_ends():
+    def at(low: float, high: float) -> Verdict:
+        keys = {f"{AUC}_gap_low": low, f"{AUC}_gap_high": high}
+        return judge(RETRAINED | {AUC: 0.55} | keys, ORIGINAL, [RETRAINED], images=IMAGES)
+
+    assert at(0.03, 0.13).flags == ("under_unlearned",)
+    assert at(0.01, 0.06).flags == ("ok",)
 
 
 def test_a_difference_counts_once_its_interval_is_beyond_the_tolerance():
@@ -415,7 +473,7 @@ def test_an_attack_that_does_not_find_the_original_either_is_a_caution_only():
 
 shares = st.floats(0, 1)
 undefined = st.just(float("nan"))
-keys = (*RETRAINED, *list(CLASSES)[:2])
+keys = (*RETRAINED, *DEEP, "relearn/lr0.01/area", *list(CLASSES)[:2])
 networks = st.fixed_dictionaries({}, optional=dict.fromkeys(keys, shares | undefined))
 
 
@@ -463,7 +521,7 @@ def test_more_of_the_class_in_the_features_never_helps(low, high, reference):
 
 def test_every_threshold_is_in_the_table():
     text = rules.__doc__ or ""
-    points = (rules.ACCURACY_TOLERANCE, rules.ORIGINAL_TOLERANCE, rules.PROBE_TOLERANCE_MEASURED)
+    points = (rules.ACCURACY_TOLERANCE, rules.ORIGINAL_TOLERANCE, rules.DEPTH_TOLERANCE)
     for value in (*points, rules.CLASS_TOLERANCE, *rules.PROBE_TOLERANCE.values()):
         assert f"{100 * value:.0f} points" in text
     for value in (rules.AUC_TOLERANCE, rules.LEAST_INDEX, rules.HIDDEN_INDEX):

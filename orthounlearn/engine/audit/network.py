@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from orthounlearn.data.splits import SPLIT_NAMES
@@ -72,7 +73,7 @@ class Audited:
     Attributes:
         metrics: `phase/key` -> value; nan where it is undefined.
         outputs: Of the network.
-        retrained: The references, the request's own seed first.
+        retrained: The references, the request's own seed first, without the network itself.
         curves: Arrays of the relearning curves, for an .npz file.
     """
 
@@ -98,7 +99,7 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
     ours = _measured(request, predict(experiment, net, request.splits))
     outputs, figures = ours.outputs, ours.figures
     original = _original(request, elsewhere=timed is None)
-    retrained = _retrained(request, original)
+    retrained = _retrained(request, net, original)
     curves: dict[str, Any] = {}
     if settings["relearn"] and original is not None:
         found = relearn(
@@ -116,12 +117,12 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
         metrics |= {f"original/{key}": value for key, value in original.figures.items()}
     if retrained:
         theirs, spread = _mean(retrained), _spread(retrained)
-        figures |= against_retrained(outputs, figures, retrained[0].outputs, theirs)
+        theirs_said = [reference.outputs for reference in retrained]
+        figures |= against_retrained(outputs, figures, theirs_said, theirs)
         figures |= gap_intervals(ours.samples, [reference.samples for reference in retrained])
         figures |= _relearning_compared(figures, theirs)
         floors, of_distances = between_retrained(
-            [reference.outputs for reference in retrained],
-            [reference.figures for reference in retrained],
+            theirs_said, [reference.figures for reference in retrained]
         )
         figures |= of_distances
         metrics |= {f"retrained/{key}": value for key, value in theirs.items()}
@@ -148,6 +149,7 @@ def _measured(
         forget=request.splits.forget,
         class_names=request.experiment.data.class_names,
         seed=request.splits.seed,
+        block_probes=request.experiment.config["metrics"]["block_probes"],
     )
     return Measured(outputs, found, values(found), seed, key)
 
@@ -186,29 +188,47 @@ def _original(request: Request, *, elsewhere: bool) -> Measured | None:
     return reference
 
 
-def _retrained(request: Request, original: Measured | None) -> list[Measured]:
-    """Return the retrained networks, of the request's own seed first; [] if there is none."""
+def _retrained(request: Request, net: nn.Module, original: Measured | None) -> list[Measured]:
+    """Return the retrained networks, of the request's own seed first; [] if there is none.
+
+    A retrained network is compared with the others, if there are any: beside itself it would look
+    better than any two trainings are.
+    """
     experiment, settings = request.experiment, request.experiment.config["metrics"]
-    found = []
+    found, others = [], []
     for seed in request.reference_seeds:
         stored = ensure_trained(experiment, without=request.splits.forget, seed=seed)
         reference = _stored(request, stored, seed=seed)
         if original is not None:
             _relearn(request, reference, stored, original=original)
         found.append(reference)
+        if not _same_weights(net, stored.load(experiment)):
+            others.append(reference)
     if not found and settings["reference"] != "none":
         _log.info(
             "No retrained model is stored, so nothing is compared with it "
             "(metrics.reference=train trains one)."
         )
-    return found
+    return others or found
+
+
+def _same_weights(one: nn.Module, other: nn.Module) -> bool:
+    theirs = other.state_dict()
+    return all(
+        name in theirs and torch.equal(value, theirs[name])
+        for name, value in one.state_dict().items()
+    )
 
 
 def _stored(request: Request, stored: StoredModel, *, seed: int) -> Measured:
     """Measure a stored network; once for each request, whatever the method."""
     net = stored.load(request.experiment)
     outputs = cached_outputs(request.experiment, net, request.splits, stored.folder)
-    of_what = (stored.key, request.splits.hash, request.experiment.config["metrics"]["max_images"])
+    settings = request.experiment.config["metrics"]
+    of_what = (
+        *(stored.key, request.splits.hash),
+        *(settings["max_images"], tuple(settings["block_probes"])),
+    )
     if of_what not in _MEASURED:
         measured = _measured(request, outputs)
         _MEASURED[of_what] = measured.samples, measured.figures
@@ -216,7 +236,7 @@ def _stored(request: Request, stored: StoredModel, *, seed: int) -> Measured:
     return Measured(outputs, dict(drawn), dict(figures), seed, stored.key)
 
 
-_MEASURED: dict[tuple[str, str, int], tuple[dict[str, Sample], Figures]] = {}
+_MEASURED: dict[tuple[Any, ...], tuple[dict[str, Sample], Figures]] = {}
 """Figures of stored networks in this process: two thirds of an audit, and the same for each cell
 of a table that differs in its method alone."""
 

@@ -70,6 +70,21 @@ def test_every_figure_over_images_has_an_interval_around_its_gap(full):
             assert low - 0.02 <= gap <= high + 0.02, key
 
 
+def test_a_retrained_network_is_compared_with_the_other_ones(full, open_shared):
+    _, of_mask = full
+    options = ("method=retrain", "metrics=fast", "metrics.reference=train", "forget=3")
+    experiment = open_shared("metrics.reference_seeds=[0,1]", *options)
+    metrics = unlearn(open_request(experiment))
+    (reference,) = json.loads((folder_of(experiment) / "retrained.json").read_text())
+    assert reference["seed"] == 1
+    assert metrics["unlearned/js/forget"] == pytest.approx(of_mask["unlearned/js/forget_floor"])
+    both = (metrics["unlearned/acc/retain_test"], metrics["retrained/acc/retain_test"])
+    assert np.mean(both) == pytest.approx(of_mask["retrained/acc/retain_test"])
+    # Without others it is its own reference.
+    alone = unlearn(open_request(open_shared(*options)))
+    assert alone["unlearned/js/forget"] == 0
+
+
 def test_a_mask_does_not_stop_probes_and_shadows(full):
     """The output is that of forgetting; what features and likelihood ratios tell is all there."""
     _, metrics = full
