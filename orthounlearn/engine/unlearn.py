@@ -1,6 +1,7 @@
 """The request: original model -> method -> unlearned checkpoint -> audit -> run directory."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -237,6 +238,7 @@ def _identity(request: Request) -> dict[str, Any]:
         "classes": list(experiment.data.class_names),
         "forget": request.names[-1],
         "after": request.names[:-1],
+        "trials": _trials(config["method"]),
         "key": request.key,
         "origin": request.origin,
         "data_fingerprint": experiment.data.fingerprint,
@@ -245,6 +247,15 @@ def _identity(request: Request) -> dict[str, Any]:
         "group": config["group"],
         "environment": environment(experiment),
     }
+
+
+def _trials(method: Mapping[str, Any] | None) -> int | None:
+    """Return how many trials chose the method's values; None where there is nothing to choose."""
+    if not method:
+        return None
+    if method.get("tuned"):
+        return int(method["tuned"]["trials"])
+    return 0 if method.get("search") else None
 
 
 def _audited_file(request: Request) -> Path:

@@ -24,6 +24,7 @@ class Run:
         seed: Of the original.
         forget: Names of the classes of the request.
         after: Those of each request before it, in order.
+        trials: How many chose the method's values; 0: its defaults; None: it has none to choose.
         metrics: Key without phase -> value of the unlearned model; undefined ones are left out.
         retrained: The same keys of the retrained model.
         original: The same keys of the original; empty if nobody said which that was.
@@ -40,6 +41,7 @@ class Run:
     seed: int
     forget: tuple[str, ...]
     after: tuple[tuple[str, ...], ...]
+    trials: int | None
     metrics: dict[str, float]
     retrained: dict[str, float]
     original: dict[str, float]
@@ -113,6 +115,7 @@ def as_run(folder: Path, identity: Mapping[str, Any], metrics: Mapping[str, floa
         seed=int(identity["seed"]),
         forget=tuple(identity["forget"]),
         after=tuple(tuple(step) for step in identity["after"]),
+        trials=identity.get("trials"),
         metrics=phase(_PHASE),
         retrained=phase("retrained/"),
         original=phase("original/"),

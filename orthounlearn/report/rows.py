@@ -40,13 +40,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one kind of original, at one step of a sequence (1 for a request alone)."""
+    """One method on one kind of original, at one step of a sequence (1 for a request alone).
+
+    `trials` is how many chose its values; see `Run`.
+    """
 
     data: str
     model: str
     regularizer: str
     method: str
     step: int
+    trials: int | None
     metrics: dict[str, Cell]
 
     @property
@@ -68,7 +72,7 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
     for run in everything:
         grouped[*run.group, run.method, run.step].append(run)
     keys = sorted(grouped, key=lambda key: (*key[:3], place[key[3]], key[4]))
-    return [Row(*key, metrics=_cells(grouped[key])) for key in keys]
+    return [Row(*key, trials=grouped[key][0].trials, metrics=_cells(grouped[key])) for key in keys]
 
 
 def method_rank(method: str) -> int:

@@ -35,6 +35,7 @@ def to_json(
                 "regularizer": row.regularizer,
                 "method": row.method,
                 "step": row.step,
+                "trials": row.trials,
                 "metrics": {key: _rounded(cell) for key, cell in row.metrics.items()},
             }
             for row in rows
@@ -82,6 +83,7 @@ def to_markdown(
         "",
         LEGEND,
         "",
+        *([settings, ""] if (settings := _settings(rows)) else []),
     ]
     named = _named(rows)
     for title, group in _groups(rows):
@@ -131,13 +133,27 @@ def show(rows: Sequence[Row], keys: Sequence[str], console: Console) -> None:
         for row in group:
             table.add_row(*_identity(row, named), *_numbers(row, keys))
         console.print(table)
-    console.print(LEGEND, highlight=False)
+    console.print(*filter(None, (LEGEND, _settings(rows))), sep="\n", highlight=False)
     claims = Table(title="The published claims beside soft_prune here", title_justify="left")
     for title in ("Claimed", "Source", "Measured here", "Note"):
         claims.add_column(title)
     for line in claim_lines(_alone(rows)):
         claims.add_row(*line)
     console.print(claims)
+
+
+def _settings(rows: Sequence[Row]) -> str:
+    """Return which methods were tuned and which have their defaults; "" if none has a choice."""
+    by_trials: dict[int, list[str]] = {}
+    for row in rows:
+        if row.trials is not None and row.method not in by_trials.setdefault(row.trials, []):
+            by_trials[row.trials].append(row.method)
+    return " ".join(
+        f"Settings chosen on validation images, best of {trials}: {', '.join(methods)}."
+        if trials
+        else f"Default settings: {', '.join(methods)}."
+        for trials, methods in sorted(by_trials.items(), reverse=True)
+    )
 
 
 def _named(rows: Sequence[Row]) -> list[str]:

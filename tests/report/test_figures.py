@@ -207,7 +207,7 @@ def test_pictures_stand_over_what_each_network_calls_them(case: Case):
 def row(method: str, cost: float, utility: float) -> Row:
     cells = {"cost": cost, "acc/retain_test": utility}
     return Row(
-        "d", "m", "r", method, 1, {k: Cell(v, None, None, 1, None) for k, v in cells.items()}
+        "d", "m", "r", method, 1, None, {k: Cell(v, None, None, 1, None) for k, v in cells.items()}
     )
 
 

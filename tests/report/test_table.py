@@ -26,7 +26,7 @@ RETRAINED = {"acc/forget_train": 0.0, "acc/retain_test": 0.9, "acc/retain_train"
 def write_run(
     root: Path, method: str, *, seed: int = 0, forget: str = "cat", regularizer: str = "so",
     after: tuple[str, ...] = (), retrained: dict[str, float | None] | None = RETRAINED,
-    **values: float | None,
+    trials: int | None = None, **values: float | None,
 ) -> Path:  # fmt: skip
     asked = "-then-".join([*after, forget])
     folder = root / "toy" / f"net_{regularizer}" / f"seed{seed}" / f"forget-{asked}" / method
@@ -34,7 +34,7 @@ def write_run(
     metrics |= {f"retrained/{k}": v for k, v in (retrained or {}).items()}
     identity = {"data": "toy", "model": "net", "regularizer": regularizer, "seed": seed,
                 "method": method, "forget": [forget], "after": [[name] for name in after],
-                "images": IMAGES, "environment": {"device": "cpu"}}  # fmt: skip
+                "trials": trials, "images": IMAGES, "environment": {"device": "cpu"}}  # fmt: skip
     write_json(folder / "run.json", identity)
     write_json(folder / "metrics.json", metrics)
     return folder
@@ -66,6 +66,21 @@ def test_target_is_the_mean_of_the_retrained_model_in_the_same_group(tmp_path: P
     write_run(tmp_path, "m", regularizer="none", retrained=None, acc__retain_test=1.0)
     assert rows(tmp_path)["so", "m"]["acc/retain_test"].target == pytest.approx(0.85)
     assert rows(tmp_path)["none", "m"]["acc/retain_test"].target is None
+
+
+def test_the_table_says_which_settings_were_chosen(tmp_path: Path):
+    for method, trials in {"a": 8, "b": 0, "mask": None, "c": 8}.items():
+        write_run(tmp_path, method, trials=trials, acc__forget_test=0.0)
+    found = make_rows(find_runs(tmp_path)[0])
+    told = "Settings chosen on validation images, best of 8: a, c. Default settings: b."
+    assert told in writers.to_markdown(found, columns(found), command=None, environment={})
+    console = Console(record=True, width=200)
+    writers.show(found, columns(found), console)
+    assert told in console.export_text()
+    written = writers.to_json(found, command=None, environment={})["rows"]
+    assert {row["method"]: row["trials"] for row in written} == {
+        "a": 8, "b": 0, "c": 8, "mask": None
+    }  # fmt: skip
 
 
 def test_undefined_values_are_left_out_not_zero(tmp_path: Path):
@@ -252,7 +267,7 @@ def test_four_formats_hold_the_same_numbers(tmp_path: Path):
     assert table["command"] == "orthounlearn sweep x=1"
     assert table["environment"] == {"device": "cpu"}
     (row,) = table["rows"]
-    assert {"data", "model", "regularizer", "method", "step", "metrics"} == row.keys()
+    assert {"data", "model", "regularizer", "method", "step", "trials", "metrics"} == row.keys()
     cell = row["metrics"]["acc/retain_test"]
     assert cell.keys() == {"mean", "low", "high", "n", "target"}
     assert (cell["mean"], cell["n"], cell["target"]) == (pytest.approx(0.55), 2, 0.9)
