@@ -35,11 +35,14 @@ SETTINGS = {
     # Gradients of single images: a few show whether the method keeps its promises.
     "fisher": ("method.samples=40",),
     "influence": ("method.samples=40",),
-    # An edit for each of ten classes.
+    # Images of noise, learned before the training.
+    "unsir": ("method.noise_steps=5",),
+    # An edit for each of ten classes, and their sums.
     **dict.fromkeys(
         ("class_transport", "class_transport_output", "class_transport_features"),
-        ("method.steps=5", "method.batch_size=16"),
+        ("method.steps=5", "method.batch_size=16", "method.sum_steps=5"),
     ),
+    "class_transport_alone": ("method.steps=5", "method.batch_size=16"),
 }
 """Options that the tests need; the defaults are the authors'."""
 
