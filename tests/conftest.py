@@ -23,7 +23,7 @@ torch.manual_seed(0)  # what modules draw when they are imported is the same in 
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def _seeded() -> None:
     """Let each test draw the same in each run, whatever ran before it."""
     torch.manual_seed(0)
 
@@ -71,11 +71,6 @@ def _opener(cache_dir: Path, runs: Path) -> Callable[..., Experiment]:
         return open_experiment(configuration(job, *SMALL, *folders, *overrides))
 
     return open_
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

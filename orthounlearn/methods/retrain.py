@@ -8,6 +8,10 @@ from orthounlearn.methods.base import Context, UnlearningMethod
 class Retrain(UnlearningMethod):
     """Fresh weights and BatchNorm statistics, the original's own recipe, D_r only.
 
+    Fresh means that nothing of the training with D_f is left. The weights that the training starts
+    from are drawn by the seed, so they are those that the original started from, unless
+    `seed_offset` draws others.
+
     The engine trains it once and stores it under the key of what determines it, since every other
     method is measured against it. `unlearn_seconds` is the time of that training.
 

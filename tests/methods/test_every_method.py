@@ -2,9 +2,11 @@
 
 import importlib
 import inspect
+import random
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,14 +21,18 @@ from orthounlearn.config.build import build, locate
 from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.request import open_request
 from orthounlearn.engine.store import ensure_trained
 from orthounlearn.engine.timing import run_once
+from orthounlearn.engine.unlearn import unlearn
 from orthounlearn.methods.base import LossMethod, Phase, UnlearningMethod
+from orthounlearn.methods.original import Original
 from orthounlearn.metrics.accuracy import micro_accuracy
 
 CONFIGS = sorted(Path(CONF_DIR, "method").glob("*.yaml"))
 NAMES = [path.stem for path in CONFIGS]
 FORGET = (3,)
+TWO = (3, 8)
 
 SETTINGS = {
     # Of ten equal classes one has at most ten times the mean importance, so 10 selects nothing.
@@ -35,11 +41,14 @@ SETTINGS = {
     # Gradients of single images: a few show whether the method keeps its promises.
     "fisher": ("method.samples=40",),
     "influence": ("method.samples=40",),
-    # An edit for each of ten classes.
+    # Images of noise, learned before the training.
+    "unsir": ("method.noise_steps=5",),
+    # An edit for each of ten classes, and their sums.
     **dict.fromkeys(
         ("class_transport", "class_transport_output", "class_transport_features"),
-        ("method.steps=5", "method.batch_size=16"),
+        ("method.steps=5", "method.batch_size=16", "method.sum_steps=5"),
     ),
+    "class_transport_alone": ("method.steps=5", "method.batch_size=16"),
 }
 """Options that the tests need; the defaults are the authors'."""
 
@@ -61,6 +70,24 @@ def experiments(open_shared) -> Callable[[str], Experiment]:
         node = open_shared(f"method={name}").config["method"]
         short = ("method.epochs=1",) if "epochs" in node else ()
         return open_shared(f"method={name}", *short, *SETTINGS.get(name, ()))
+
+    return experiment
+
+
+OWN = (
+    "model=custom", "model._target_=tests.methods.toy.Foreign", "model.width=12",
+    "recipe.epochs=4",
+)  # fmt: skip
+"""A network of a user's, of four layers: fewer than some methods train by default."""
+
+
+@pytest.fixture(scope="module")
+def own_experiments(open_shared) -> Callable[[str], Experiment]:
+    def experiment(name: str) -> Experiment:
+        node = open_shared(f"method={name}", *OWN).config["method"]
+        most = {"epochs": 1, "k": 2}
+        short = [f"method.{key}={value}" for key, value in most.items() if key in node]
+        return open_shared(f"method={name}", *OWN, *short, *SETTINGS.get(name, ()))
 
     return experiment
 
@@ -130,6 +157,13 @@ def test_forgets_and_keeps_the_gate_of_its_yaml(name: str, open_shared):
     assert after["retain_test"] >= gate["retain"] * before["retain_test"]
 
 
+@pytest.mark.parametrize("name", ["original", "random_mask", "norm_matched_mask"])
+def test_controls_do_not_forget(name: str, open_shared):
+    """What their gates cannot say: that a mask elsewhere leaves the class recognised."""
+    experiment = open_shared(f"method={name}", *GATED)
+    assert accuracies(experiment, carry_out(experiment)[1])["forget_train"] > 0.5
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_weak_gate_says_why(name: str, open_shared):
     gate = open_shared(f"method={name}").config["method"]["gate"]
@@ -152,41 +186,128 @@ class Witness(RequestContext):
         return super()._loader(*splits, **options)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_promises(name: str, experiments, tmp_path: Path):
-    """One test, since each of its two runs costs seconds and there are dozens of methods."""
-    experiment = experiments(name)
+def witnessed(
+    experiment: Experiment, forget: tuple[int, ...], folder: Path
+) -> tuple[nn.Module, nn.Module]:
+    """Return the original and the unlearned network of a request that reads what it declares."""
     stored = ensure_trained(experiment, seed=0)
-    before = stored.checkpoint.read_bytes()
     method = build(experiment.config["method"], UnlearningMethod)
     context = Witness(
-        experiment, method, splits=experiment.splits(FORGET), seed=0, kept_folder=tmp_path
+        experiment, method, splits=experiment.splits(forget), seed=0, kept_folder=folder
     )
     seed_everything(0, verbose=False)
     unlearned = run_once(method, stored.load(experiment), context)
-    original = stored.load(experiment)
-
-    # It reads the sets that it declares, and no others.
-    if name != "retrain":  # its training is the engine's
+    if experiment.config["method"]["name"] != "retrain":  # its training is the engine's
         assert context.seen == {True: set(method.prepare_uses), False: set(method.uses)}
     if method.training_free:
         assert not method.uses
+    return stored.load(experiment), unlearned
 
-    # The result is a whole network, as it was found but for its weights.
+
+def assert_whole(unlearned: nn.Module, original: nn.Module) -> None:
+    """Refuse a result that is not a whole network, as it was found but for its weights."""
     assert unlearned.state_dict().keys() >= original.state_dict().keys()
+    assert all(tensor.isfinite().all() for tensor in unlearned.state_dict().values())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in unlearned.modules())
     assert [m.training for m in unlearned.modules()] == [m.training for m in original.modules()]
     assert all(p.requires_grad for p in unlearned.parameters())
     assert unlearned(torch.randn(4, 1, 8, 8)).shape == (4, 10)
 
+
+def changed(one: nn.Module, other: nn.Module) -> bool:
+    """Return whether two networks differ, be it in what they hold."""
+    return one.state_dict().keys() != other.state_dict().keys() or not same(one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_promises(name: str, experiments, tmp_path: Path):
+    """One test, since each of its two runs costs seconds and there are dozens of methods."""
+    experiment = experiments(name)
+    checkpoint = ensure_trained(experiment, seed=0).checkpoint
+    before = checkpoint.read_bytes()
+    original, unlearned = witnessed(experiment, FORGET, tmp_path)
+    assert_whole(unlearned, original)
+
     # Something has changed, and not in the original's file.
-    grown = original.state_dict().keys() != unlearned.state_dict().keys()
-    assert (grown or not same(original, unlearned)) == (name != "original")
-    assert stored.checkpoint.read_bytes() == before
+    assert changed(original, unlearned) == (name != "original")
+    assert checkpoint.read_bytes() == before
 
     # The seed decides every bit.
     seed_everything(0, verbose=False)
     assert same(carry_out(experiment)[1], unlearned)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_classes_are_one_request(name: str, experiments, tmp_path: Path):
+    original, unlearned = witnessed(experiments(name), TWO, tmp_path)
+    assert_whole(unlearned, original)
+    assert changed(original, unlearned) == (name != "original")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_network_of_a_user_is_as_good_as_ours(name: str, own_experiments, tmp_path: Path):
+    """With one class and with two, which is another request."""
+    results = []
+    for forget in (FORGET, TWO):
+        folder = tmp_path / str(len(forget))  # neither reads what the other has kept
+        original, unlearned = witnessed(own_experiments(name), forget, folder)
+        assert_whole(unlearned, original)
+        assert changed(original, unlearned) == (name != "original")
+        results.append(unlearned)
+    assert changed(*results) == (name != "original")
+
+
+def random_states() -> dict[str, object]:
+    """Return the states of the three global random streams."""
+    return {
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": repr(np.random.get_state()),  # noqa: NPY002 - the global one is what is at stake
+        "python": random.getstate(),
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_random_streams_are_left_alone(name: str, own_experiments, tmp_path: Path):
+    """But torch's by a training, for which the engine has seeded it.
+
+    What `prepare` made may be read from a file the next time, and edits are repeated to time them;
+    neither may decide what is drawn afterwards.
+    """
+    experiment = own_experiments(name)
+    net = ensure_trained(experiment, seed=0).load(experiment)
+    method = build(experiment.config["method"], UnlearningMethod)
+    context = RequestContext(
+        experiment, method, splits=experiment.splits(FORGET), seed=0, kept_folder=tmp_path
+    )
+    seed_everything(1, verbose=False)
+    before = random_states()
+    with context.preparing():
+        method.prepare(net, context)
+    assert random_states() == before
+    method.unlearn(net, context)
+    after = random_states()
+    if not method.training_free:
+        before.pop("torch")
+    if name != "retrain":  # its training is the engine's, which seeds all of them
+        assert {stream: after[stream] for stream in before} == before
+
+
+def test_request_draws_the_numbers_of_its_seed(open_job, monkeypatch: pytest.MonkeyPatch):
+    def draw() -> tuple[float, ...]:
+        return torch.rand(()).item(), np.random.rand(), random.random()  # noqa: NPY002 - see above
+
+    drawn = []
+
+    def unlearn_and_draw(_: Original, net: nn.Module, __: RequestContext) -> nn.Module:
+        drawn.append(draw())
+        return net
+
+    monkeypatch.setattr(Original, "unlearn", unlearn_and_draw)
+    draw()
+    options = "method=original", "forget=3", "seed=1", "metrics.reference=none"
+    unlearn(open_request(open_job(*options)))
+    seed_everything(1, verbose=False)
+    assert drawn[0] == draw()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,7 @@ from orthounlearn.errors import UsageError
 from orthounlearn.methods.bias_shift import BiasShift
 from orthounlearn.methods.drop_unit import DropUnit
 from orthounlearn.methods.head import find_classifier
+from orthounlearn.methods.mask_logit import MaskLogit
 from orthounlearn.methods.refit_head import RefitHead
 from orthounlearn.methods.reinit_row import ReinitRow
 from orthounlearn.methods.zero_row import ZeroRow
@@ -21,6 +22,7 @@ def test_classifier_is_the_layer_that_makes_the_logits(net: nn.Module):
 
 
 HEADS = {
+    "mask_logit": MaskLogit,
     "zero_row": ZeroRow,
     "drop_unit": DropUnit,
     "reinit_row": ReinitRow,

@@ -48,6 +48,23 @@ def test_soft_prune_takes_the_channels_with_the_largest_difference(net: nn.Modul
     torch.testing.assert_close(norm.bias.detach(), bias * factors)
 
 
+@pytest.mark.parametrize("kind", [SoftPrune, RandomMask, NormMatchedMask])
+def test_only_the_norm_before_the_classifier_changes(net: nn.Module, kind: type[SoftPrune]):
+    """With the last sites: where a residual sum is read, the norms of all its terms."""
+    before = copy.deepcopy(net.state_dict())
+    method = kind(sites="last", rate=0.3)
+    after = run(method, net, Toy(1)).state_dict()
+    edited = {
+        f"{producer.norm}.{part}"
+        for site in method._chosen
+        for producer in site.producers
+        for part in ("weight", "bias")
+    }
+    assert after.keys() == before.keys()
+    assert {name for name in before if not torch.equal(after[name], before[name])} == edited
+    assert len(edited) < len(list(net.parameters())) / 4
+
+
 def test_hard_pruned_channels_are_silent(net: nn.Module):
     after = last_activations(run(SoftPrune(rate=0.3, floor=1.0), net, Toy(1)))
     silent = (after == 0).all(0).flatten(1).all(1).sum()

@@ -107,7 +107,10 @@ def test_all_layers_are_projected_by_the_original_activations(net: nn.Module):
         flat = layer.weight.detach().flatten(1).double().numpy()
         expected[name] = torch.from_numpy((flat @ p.T).reshape(layer.weight.shape)).float()
     method = SvdProjection(alpha_r=20, alpha_f=5, samples=100, patches=100 * 64)
+    weights = {f"{name}.weight" for name in layers}
+    rest = {n: t.clone() for n, t in net.state_dict().items() if n not in weights}
     run(method, net, context)
+    assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in rest.items())
     for name, layer in layers.items():
         torch.testing.assert_close(layer.weight.detach(), expected[name], atol=2e-4, rtol=1e-3)
 

@@ -48,7 +48,15 @@ def test_the_highest_scores_of_all_layers_are_removed(net: nn.Module, forget):
     follower = dict(zip(scores, [m for m in modules.values() if isinstance(m, nn.BatchNorm2d)],
                         strict=True))  # fmt: skip
     before = {name: norm.weight.detach().clone() for name, norm in follower.items()}
+    norms = {
+        f"{name}.{part}"
+        for name, module in modules.items()
+        if module in follower.values()
+        for part in ("weight", "bias")
+    }
+    rest = {n: t.clone() for n, t in net.state_dict().items() if n not in norms}
     run(TfIdfPrune(rate=0.07), net, context)
+    assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in rest.items())
     removed = 0
     for name, score in scores.items():
         kept = score < threshold

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from orthounlearn.masking.statistics import ClassStatistics, class_statistics
 from orthounlearn.masking.tracing import Site
@@ -24,6 +25,8 @@ SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01)
 OPTIONS = {"optimizer": SGD, "epochs": 2, "batch_size": 8, "batch_norm": "train"}
 """Of any loss method."""
 FROZEN = OPTIONS | {"batch_norm": "frozen"}
+ONE_STEP = {"epochs": 1, "batch_size": 40}
+"""On all images of a set at once."""
 
 
 class Toy:
@@ -138,6 +141,30 @@ def linear() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES)).eval()
 
 
+class Foreign(nn.Module):
+    """A user's network: named and built unlike ours, in another order than it runs.
+
+    Args:
+        num_classes: Logits.
+        in_channels: Of the images.
+        width: Channels of the first layer.
+    """
+
+    def __init__(self, *, num_classes: int, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.verdict = nn.Linear(2 * width, num_classes)
+        self.edges = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        self.calm = nn.BatchNorm2d(width)
+        self.shapes = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU())
+        self.things = nn.Conv2d(width, 2 * width, 3)
+        self.calmer = nn.BatchNorm2d(2 * width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.shapes(F.relu(self.calm(self.edges(images))))
+        seen = F.relu(self.calmer(self.things(F.max_pool2d(seen, 2))))
+        return self.verdict(seen.mean((2, 3)))
+
+
 # ---- carrying out a request ---------------------------------------------------------------------
 
 
@@ -155,6 +182,16 @@ def run(method: UnlearningMethod, net: nn.Module, context: Toy) -> nn.Module:
     with left_as_found(net):
         method.prepare(net, context)
         return method.unlearn(net, context)
+
+
+def stepped(net: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    """Return the parameters after the first step of `SGD` on a loss, by hand."""
+    names, values = zip(*net.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(loss, values)
+    return {
+        name: value.detach() - 0.1 * (gradient + 0.01 * value.detach())
+        for name, value, gradient in zip(names, values, gradients, strict=True)
+    }
 
 
 def trained(method: LossMethod, net: nn.Module, *forget: int) -> nn.Module:
