@@ -135,6 +135,12 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
         figures["sequence/step"] = float(len(request.steps))
     if settings["shadows"] and timed is not None:
         figures |= _shadows(request, metrics)
+    elif settings["shadows"]:
+        _log.info(
+            "No shadow attacks (metrics.shadows=%d): the network was unlearned elsewhere, and the "
+            "shadows would have to be unlearned in the same way.",
+            settings["shadows"],
+        )
     figures |= _verdict(request, figures, original, retrained)
     metrics |= {f"unlearned/{key}": value for key, value in figures.items()}
     return Audited(metrics, outputs, retrained, curves)

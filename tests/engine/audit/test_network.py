@@ -14,6 +14,7 @@ from orthounlearn.engine.unlearn import evaluate, unlearn
 from orthounlearn.errors import UsageError
 from orthounlearn.metrics.catalog import CATALOG, figure
 from orthounlearn.metrics.verdict import TITLES
+from orthounlearn.report.certificate import NO_SHADOWS
 
 SHORT = (
     "metrics.reference=train", "metrics.relearn.steps=4", "metrics.relearn.every=2",
@@ -136,6 +137,30 @@ def test_without_references_it_runs_and_says_what_is_missing(full, open_shared):
     assert not any("relearn" in key for key in metrics)  # against what?
     page = (folder_of(experiment) / "certificate.md").read_text()
     assert "no retrained network" in page
+
+
+def test_shadow_attacks_on_a_network_from_elsewhere_are_missed_and_not_silently(
+    full, open_shared, caplog: pytest.LogCaptureFixture
+):
+    checkpoint = open_request(full[0]).checkpoint
+    notes = {}
+    for shadows in (0, 6):
+        experiment = open_shared(
+            f"metrics.shadows={shadows}", "metrics.reference=none", "forget=3",
+            f"checkpoint={checkpoint}", job="evaluate",
+        )  # fmt: skip
+        caplog.clear()
+        with caplog.at_level("INFO", logger="orthounlearn"):
+            metrics = evaluate(open_request(experiment))
+        assert not any("lira" in key for key in metrics)
+        assert ("No shadow attacks (metrics.shadows=6)" in caplog.text) == bool(shadows)
+        folder = folder_of(experiment)
+        notes[shadows] = json.loads((folder / "audit.json").read_text())["verdict"]["cautions"]
+        page = (folder / "certificate.md").read_text()
+        assert ("shadow attacks that were asked for are not given" in page) == bool(shadows)
+    assert notes[6] == [*notes[0], NO_SHADOWS]
+    record = json.loads((folder_of(full[0]) / "audit.json").read_text())
+    assert NO_SHADOWS not in record["verdict"]["cautions"]  # there they were made
 
 
 def test_the_original_may_be_named(full, open_shared):
