@@ -46,9 +46,9 @@ LIMITS = (
 """What a certificate does not prove; printed on each."""
 
 NO_SHADOWS = (
-    "The shadow attacks that were asked for are not given: the network was unlearned elsewhere, and "
-    "shadows would have to be unlearned in the same way. Membership rests on attacks without them, "
-    "which find less."
+    "The shadow attacks that were asked for are not given: the network was unlearned elsewhere, "
+    "and shadows would have to be unlearned in the same way. Membership rests on attacks without "
+    "them, which find less."
 )
 """Caution of an audit with metrics.shadows of a network that no method of ours has made."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.fabric.utilities.seed import isolate_rng
 from torch import nn
 
 from orthounlearn.data.splits import SPLIT_NAMES
@@ -82,8 +83,11 @@ class Audited:
     curves: dict[str, Any] = field(default_factory=dict)
 
 
+@isolate_rng()  # whoever trains on afterwards draws what it would have drawn without an audit
 def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> Audited:
     """Measure a network, and what it is compared with.
+
+    Network, modes and random numbers are left as they were.
 
     Args:
         request: Says which images, references and attacks.
