@@ -1,18 +1,25 @@
 """The whole audit of one request on real digits: references, attacks, verdict, certificate."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from orthounlearn.engine.audit import network
+from orthounlearn.engine.audit.network import audit_network
+from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.request import open_request
 from orthounlearn.engine.store import stored_model
+from orthounlearn.engine.timing import Timed
 from orthounlearn.engine.unlearn import evaluate, unlearn
 from orthounlearn.errors import UsageError
 from orthounlearn.metrics.catalog import CATALOG, figure
+from orthounlearn.metrics.suite import audit
 from orthounlearn.metrics.verdict import TITLES
 from orthounlearn.report.certificate import NO_SHADOWS
 
@@ -125,6 +132,59 @@ def test_references_are_measured_once_for_all_methods(open_shared, monkeypatch: 
     assert len(measured) == 3 + 1  # the original and the retrained network, and what is left
     of_references = [k for k in runs[0] if k.startswith(("original/", "retrained/"))]
     assert {k: runs[0][k] for k in of_references} == {k: runs[1][k] for k in of_references}
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize("metrics", ["fast", "standard"])
+def test_an_audit_leaves_everything_as_it_found_it(open_shared, metrics: str):
+    """Weights, modes of single modules, and all three generators, references included."""
+    relearning = [o for o in SHORT if metrics == "standard" or ".relearn." not in o]
+    experiment = open_shared(f"metrics={metrics}", "method=mask_logit", *relearning)
+    net = stored_model(experiment, seed=0).load(experiment)
+    net.train()
+    next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d)).eval()  # a frozen one
+
+    def found() -> tuple[object, ...]:
+        weights = {name: value.clone() for name, value in net.state_dict().items()}
+        modes = [module.training for module in net.modules()]
+        needed = [parameter.requires_grad for parameter in net.parameters()]
+        drawn = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()  # noqa: NPY002
+        return weights, modes, needed, drawn
+
+    def seeded() -> None:
+        torch.manual_seed(7)
+        np.random.seed(7)  # noqa: NPY002
+        random.seed(7)
+
+    seeded()
+    before = found()
+    seeded()
+    audit_network(open_request(experiment), net, timed=Timed(net, 0.0, 0.0))
+    after = found()
+    assert before[1:] == after[1:]
+    assert all(p.grad is None for p in net.parameters())
+    torch.testing.assert_close(after[0], before[0], rtol=0, atol=0)
+
+
+def test_the_size_of_batches_changes_nothing(full, open_shared):
+    found = []
+    for size in (7, 512):
+        experiment = open_shared(
+            f"metrics.batch_size={size}", "method=mask_logit", "forget=3",
+            "trainer.precision=32-true",
+        )  # fmt: skip
+        net = stored_model(full[0], seed=0).load(full[0]).train()  # a mode that must not matter
+        outputs = predict(experiment, net, experiment.splits((3,)))
+        names = experiment.data.class_names
+        found.append((outputs, audit(outputs, forget=[3], class_names=names)))
+    (one, figures), (other, others) = found
+    for split, z in one.logits.items():
+        np.testing.assert_allclose(other.logits[split], z, atol=1e-4)
+        np.testing.assert_array_equal(other.labels[split], one.labels[split])
+    for key, value in figures.items():
+        # Attackers and probes are fitted: what one of 19 images turns on may turn.
+        fitted = key.startswith(("compat/", "mia/pop_lr", "probe/", "depth/", "proto/"))
+        assert others[key] == pytest.approx(value, abs=0.06 if fitted else 1e-3, nan_ok=True), key
 
 
 def test_without_references_it_runs_and_says_what_is_missing(full, open_shared):
