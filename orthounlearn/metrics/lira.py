@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_ndtr
+from scipy.special import digamma, log_ndtr
 
 from orthounlearn.metrics.scores import Floats, Ints
 from orthounlearn.metrics.shadow import Bools
@@ -78,7 +78,7 @@ def online(target_N: Floats, inside: Margins, outside: Margins) -> Floats:
         inside: Of IN shadows.
         outside: Of OUT shadows.
     """
-    own_N = np.minimum(inside.count_N, outside.count_N) >= OWN_DEVIATION_FROM
+    own_N = _own(inside, outside)
     return _log_density(target_N, inside, own_N) - _log_density(target_N, outside, own_N)
 
 
@@ -130,8 +130,9 @@ def efficacy(target_N: Floats, unlearned_KN: Floats, member_KN: Bools, never_MN:
     """Return U-LiRA's ratio "trained on, then unlearned" against "trained without the class".
 
     Its mean over members is 0 if unlearned models are like retrained ones, and large for residual
-    memory and for over-unlearning alike: both tell the two kinds apart. Errors of the means add
-    ½(1/M − 1/n_in) nats, n_in the IN shadows of an image; equal numbers cancel.
+    memory and for over-unlearning alike: both tell the two kinds apart. What errors of the means
+    and deviations add where nothing differs, ½(1/M − 1/n_in) nats and less, n_in the IN shadows of
+    an image, is subtracted.
 
     Args:
         target_N: Margins under the unlearned target.
@@ -140,13 +141,38 @@ def efficacy(target_N: Floats, unlearned_KN: Floats, member_KN: Bools, never_MN:
         never_MN: Margins under M models that never saw the class.
     """
     inside, _ = fit_both(unlearned_KN, member_KN)
-    return online(target_N, inside, fit(never_MN))
+    never = fit(never_MN)
+    own_N = _own(inside, never)
+    by_chance_N = _expected_density(inside, own_N) - _expected_density(never, own_N)
+    return online(target_N, inside, never) - by_chance_N
+
+
+def _own(inside: Margins, outside: Margins) -> Bools:
+    """Return which images have shadows enough for standard deviations of their own."""
+    return np.asarray(np.minimum(inside.count_N, outside.count_N) >= OWN_DEVIATION_FROM)
 
 
 def _log_density(target_N: Floats, side: Margins, own_N: Bools) -> Floats:
     """Log-density of a normal distribution, less the constant −½ log 2π that every side has."""
     deviation_N = _deviation(side, own_N)
     return -0.5 * ((_finite(target_N) - side.mean_N) / deviation_N) ** 2 - np.log(deviation_N)
+
+
+def _expected_density(side: Margins, own_N: Bools) -> Floats:
+    """Return the mean of `_log_density`, plus log σ, for a target that is one of this side's kind.
+
+    Of n normal margins the mean has variance σ²/n; a variance s² with freedom ν has E[σ²/s²] =
+    ν / (ν − 2) and E[log s²/σ²] = ψ(ν/2) − log(ν/2).
+
+    Returns:
+        nan where ν is 2 or less: there is no such mean.
+    """
+    pooled = float(np.maximum(side.count_N - 1, 0).sum())
+    freedom_N = np.where(own_N, side.count_N - 1.0, pooled)
+    half_N = np.where(freedom_N > 2, freedom_N / 2, np.nan)
+    with np.errstate(divide="ignore"):  # no margins: infinite, and nan in the density already
+        spread_N = (1 + 1 / side.count_N) * half_N / (half_N - 1)
+    return -0.5 * np.asarray(spread_N + digamma(half_N) - np.log(half_N))
 
 
 def _deviation(side: Margins, own_N: Bools) -> Floats:

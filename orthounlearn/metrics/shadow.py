@@ -4,7 +4,7 @@ Shadows are networks made like the target (same data, recipe, unlearning), each 
 the audited images; what they say of an image with and without it tells what the target saw.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,16 @@ def leave_one_out(member_KN: Bools, attack: Attack) -> Floats:
     return np.stack([attack(rows[rows // 2 != target // 2], target) for target in range(count)])
 
 
+def fewest(member_KN: Bools) -> tuple[int, int]:
+    """Return the smallest number of IN and of OUT shadows that an image has in `leave_one_out`.
+
+    Args:
+        member_KN: From `balanced_membership`.
+    """
+    inside_KN = leave_one_out(member_KN, lambda rows, _: member_KN[rows].sum(0))
+    return int(inside_KN.min()), int(len(member_KN) - 2 - inside_KN.max())
+
+
 def summarise(scores_N: Floats, member_N: Bools) -> dict[str, float]:
     """Return how well scores tell a target's members from the other audited images.
 
@@ -108,17 +118,30 @@ def summarise(scores_N: Floats, member_N: Bools) -> dict[str, float]:
     }
 
 
-def over_targets(scores_KN: Floats, member_KN: Bools) -> dict[str, float]:
+def over_targets(
+    scores_KN: Floats, member_KN: Bools, labels_N: Ints | None = None
+) -> dict[str, float]:
     """Return the mean of each figure of `summarise` over targets, and `auc_sd`.
 
     Args:
         scores_KN: From `leave_one_out`.
         member_KN: The membership.
+        labels_N: Classes, each of which is attacked on its own, the figures averaged; None for one
+            attack on all images.
 
     Returns:
         nan where a figure is undefined for any target. `auc_sd` is the standard deviation (K − 1)
         over targets; they share shadows, so that sd / √K is too small for an error of the mean.
     """
-    rows = [summarise(*row) for row in zip(scores_KN, member_KN, strict=True)]
-    figures = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+    labels_N = np.zeros(scores_KN.shape[1], np.int64) if labels_N is None else labels_N
+    classes = [labels_N == label for label in np.unique(labels_N)]
+    rows = [
+        _mean([summarise(scores_N[one], member_N[one]) for one in classes])
+        for scores_N, member_N in zip(scores_KN, member_KN, strict=True)
+    ]
+    figures = _mean(rows)
     return figures | {"auc_sd": float(np.std([row["auc"] for row in rows], ddof=1))}
+
+
+def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}

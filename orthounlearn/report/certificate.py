@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import combinations
 from math import isfinite
@@ -44,6 +44,13 @@ LIMITS = (
     "edit what it says. Its hashes allow the audit to be repeated.",
 )
 """What a certificate does not prove; printed on each."""
+
+NO_SHADOWS = (
+    "The shadow attacks that were asked for are not given: the network was unlearned elsewhere, "
+    "and shadows would have to be unlearned in the same way. Membership rests on attacks without "
+    "them, which find less."
+)
+"""Caution of an audit with metrics.shadows of a network that no method of ours has made."""
 
 _SOURCES = ("config.yaml", "env.json", "metrics.json", "run.json", "splits.npz")
 _OPTIONAL = ("outputs.npz", "retrained.json")
@@ -104,9 +111,7 @@ def write_certificate(folder: Path, *, command: str) -> Verdict:
     """
     try:
         audited = _read(folder)
-        verdict = judge(
-            audited.unlearned, audited.original, audited.retrained, images=audited.images
-        )
+        verdict = _judge(audited)
         record = _record(audited, verdict, _model(folder, audited), command)
     except UsageError:
         raise
@@ -125,6 +130,15 @@ def write_certificate(folder: Path, *, command: str) -> Verdict:
         for name, text in texts.items():
             files.enter_context(writing(folder / name)).write_text(text, encoding="utf-8")
     return verdict
+
+
+def _judge(audited: _Audited) -> Verdict:
+    """Return the verdict, with a note of the attacks that were asked for and not made."""
+    verdict = judge(audited.unlearned, audited.original, audited.retrained, images=audited.images)
+    asked = audited.config["metrics"].get("shadows", 0)
+    if not asked or "shadows/count" in audited.unlearned:
+        return verdict
+    return replace(verdict, cautions=(*verdict.cautions, NO_SHADOWS))
 
 
 def _read(folder: Path) -> _Audited:

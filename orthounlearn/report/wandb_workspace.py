@@ -17,7 +17,7 @@ _METHOD = "method.name"
 _QUESTIONS = {
     "Is it still useful?": ("acc/retain_test", "acc/nearest_class_drop"),
     "Has it forgotten?": ("acc/forget_test", "probe/", "depth/index", "relearn/"),
-    "Can members be told?": ("mia/", "privacy/", "lira/", "rmia/"),
+    "Can members be told?": ("mia/", "privacy/", "lira/", "ulira/", "rmia/", "shadows/"),
     "Is it like retraining?": ("routing_js", "avg_gap", "tow", "cka/"),
     "What does it cost?": ("time/",),
 }

@@ -451,12 +451,36 @@ def test_efficacy_never_looks_at_unlearned_shadows_without_the_image():
     assert np.abs(lira.efficacy(target, unlearned, member, never + 5) - before).min() > 0.1
 
 
-def test_few_retrained_models_bias_efficacy_as_its_docstring_says():
+@pytest.mark.parametrize(
+    ("shadows", "retrained", "biased"),
+    [
+        (16, 2, (1 / 2 - 1 / 8) / 2),
+        (6, 6, (1 / 6 - 1 / 3) / 2),  # K = 8, the target's pair left out
+        (64, 40, 0.0),  # each image has a deviation of its own
+    ],
+)
+def test_efficacy_is_zero_where_unlearning_is_retraining(
+    shadows: int, retrained: int, biased: float
+):
+    """However few models of a kind there are; images differ in difficulty and in spread."""
     rng = np.random.default_rng(0)
-    member = shadow.balanced_membership(40_000, 16, 0)
-    target, unlearned, never = (rng.normal(size=(n, 40_000)) for n in (1, 16, 2))
-    found = lira.efficacy(target[0], unlearned, member, never).mean()
-    assert found == pytest.approx((1 / 2 - 1 / 8) / 2, abs=0.01)
+    member = shadow.balanced_membership(40_000, shadows, 0)
+    centre, spread = rng.normal(0, 3, 40_000), rng.uniform(0.5, 2, 40_000)
+    target, unlearned, never = (
+        centre + spread * rng.normal(size=(n, 40_000)) for n in (1, shadows, retrained)
+    )
+    ratios = lira.efficacy(target[0], unlearned, member, never)
+    error = ratios.std() / np.sqrt(40_000)
+    assert abs(ratios.mean()) < 3 * error
+    plain = lira.online(target[0], lira.fit_both(unlearned, member)[0], lira.fit(never))
+    assert plain.mean() == pytest.approx(biased, abs=3 * error + 0.005)
+
+
+def test_efficacy_of_two_margins_of_a_kind_has_no_expectation():
+    """Freedom 2 and less: the mean of the ratio is infinite, so there is nothing to subtract."""
+    member = np.array([[True], [True], [False]])
+    margins = np.array([[0.0], [1.0], [2.0]])
+    assert np.isnan(lira.efficacy(np.zeros(1), margins, member, np.append(margins, [[3.0]], 0)))
 
 
 # ---- leave one out -------------------------------------------------------------------------------
@@ -553,6 +577,24 @@ def test_figures_without_enough_images_are_undefined():
     scores[5] = 1000
     assert shadow.summarise(scores, member)["auc"] == 1
     assert shadow.summarise(scores, member)["worst5"] == 1000
+
+
+def test_the_fewest_shadows_of_an_image_are_counted_without_the_targets_pair():
+    assert shadow.fewest(shadow.balanced_membership(11, 8, 0)) == (3, 3)
+    assert shadow.fewest(shadow.balanced_membership(11, 6, 0)) == (2, 2)
+
+
+def test_classes_are_attacked_apart():
+    """A score that is the class tells no members, though one class has more of them."""
+    labels = np.repeat([0, 1], 40)
+    member = np.array([[True] * 30 + [False] * 10 + [True] * 10 + [False] * 30] * 4)
+    scores = np.tile(-1.0 * labels, (4, 1))
+    assert shadow.over_targets(scores, member, labels)["auc"] == 0.5
+    assert shadow.over_targets(scores, member)["auc"] == 0.75
+    informed = scores + 0.1 * member
+    assert shadow.over_targets(informed, member, labels)["auc"] == 1
+    member[:, :40] = True
+    assert np.isnan(shadow.over_targets(scores, member, labels)["auc"])
 
 
 def test_figures_over_targets_are_means():

@@ -20,7 +20,7 @@ from orthounlearn.errors import UsageError
 from orthounlearn.files import write_json
 from orthounlearn.metrics.verdict import TITLES, judge
 from orthounlearn.report import certificate
-from orthounlearn.report.certificate import LIMITS, write_certificate
+from orthounlearn.report.certificate import LIMITS, NO_SHADOWS, write_certificate
 
 WRITTEN = {"audit.json", "certificate.md", "certificate.html"}
 NASTY = '<script>alert("x")</script> & </td> `code` | **bold** [a](b) _c_ \\ {{ 7*7 }} $'
@@ -440,3 +440,19 @@ def test_a_second_certificate_replaces_the_first(tmp_path: Path):
 def test_no_network_is_opened():
     code = "import sys, orthounlearn.report.certificate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "made", "missed"), [(0, False, False), (8, True, False), (8, False, True)]
+)
+def test_shadow_attacks_that_were_asked_for_and_not_made_are_noted(
+    tmp_path: Path, asked: int, made: bool, missed: bool
+):
+    config = {"metrics": {"max_images": 5000, "reference": "train", "shadows": asked}}
+    figures = MASKED | ({"shadows/count": 8.0} if made else {})
+    folder = write_run(tmp_path / "run", unlearned=figures, config=config)
+    verdict = certify(folder)["verdict"]
+    assert (NO_SHADOWS in verdict["cautions"]) == missed
+    assert verdict["headline"] == "head_only"  # no flag rests on them
+    for page in ("certificate.md", "certificate.html"):
+        assert ("that were asked for are not given" in (folder / page).read_text()) == missed

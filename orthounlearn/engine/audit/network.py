@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from orthounlearn.data.splits import SPLIT_NAMES
@@ -83,8 +84,11 @@ class Audited:
     curves: dict[str, Any] = field(default_factory=dict)
 
 
+@isolate_rng()  # whoever trains on afterwards draws what it would have drawn without an audit
 def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> Audited:
     """Measure a network, and what it is compared with.
+
+    Network, modes and random numbers are left as they were.
 
     Args:
         request: Says which images, references and attacks.
@@ -136,6 +140,12 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
         figures["sequence/step"] = float(len(request.steps))
     if settings["shadows"] and timed is not None:
         figures |= _shadows(request, metrics)
+    elif settings["shadows"]:
+        _log.info(
+            "No shadow attacks (metrics.shadows=%d): the network was unlearned elsewhere, and the "
+            "shadows would have to be unlearned in the same way.",
+            settings["shadows"],
+        )
     figures |= _verdict(request, figures, original, retrained)
     metrics |= {f"unlearned/{key}": value for key, value in figures.items()}
     return Audited(metrics, outputs, retrained, curves)

@@ -22,7 +22,7 @@ from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers
 def predict(
     experiment: Experiment, net: nn.Module, splits: Splits, names: Sequence[str] = AUDITED
 ) -> Outputs:
-    """Run a network over splits; its mode is restored.
+    """Run a network over splits; the modes of its modules are restored.
 
     Args:
         experiment: Data, device and precision.
@@ -34,7 +34,7 @@ def predict(
         UsageError: The network puts out nan.
     """
     logits, labels, features = {}, {}, {}
-    training = net.training
+    modes = {module: module.training for module in net.modules()}
     reader = FeatureReader(net, experiment.example())
     net.eval()
     try:
@@ -52,7 +52,8 @@ def predict(
             labels[name] = np.concatenate([part for _, _, part in batches])
             features[name] = concatenate([part for _, part, _ in batches])
     finally:
-        net.train(training)
+        for module, training in modes.items():  # some may be frozen while others train
+            module.training = training
     return Outputs(logits, labels, {name: found for name, found in features.items() if found})
 
 

@@ -6,7 +6,7 @@ shadow is the target once, attacked with the other pairs: what is audited is the
 of this recipe with half of the images, not the one checkpoint of the request.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from orthounlearn.engine.store import StoredModel, ensure_trained, stored_model
 from orthounlearn.engine.timing import run_once
 from orthounlearn.errors import UsageError
 from orthounlearn.methods.base import UnlearningMethod
-from orthounlearn.metrics import lira, rmia, shadow
+from orthounlearn.metrics import lira, rmia, roc, shadow
 from orthounlearn.metrics.scores import Floats, Ints, confidence, margin
 from orthounlearn.metrics.shadow import Bools
 from orthounlearn.metrics.suite import Outputs
@@ -32,21 +32,27 @@ _SPLITS = ("forget_train", "forget_probe", "retain_train")
 _FEWEST = 6
 """A target's own pair is left out, and LiRA's deviation needs two shadows of each kind."""
 
+_RETAINED = ("auc", "tpr@fpr1e-2", "tpr@fpr5e-2", "worst5")
+
 
 @dataclass(frozen=True)
 class Family:
     """What K networks, one per shadow, say of the audited images.
 
     Attributes:
-        forget_KN: Margins of the forgotten classes' training images.
+        labels_N: Of the forgotten classes' training images.
+        forget_KN: Their margins.
         retain_KM: Margins of the retained ones.
         confidence_KN: log p_y of the forgotten classes' training images.
-        population_KZ: log p_y of images of the forgotten classes that nobody was trained on.
+        population_labels_Z: Of images of the forgotten classes that nobody was trained on.
+        population_KZ: Their log p_y.
     """
 
+    labels_N: Ints
     forget_KN: Floats
     retain_KM: Floats
     confidence_KN: Floats
+    population_labels_Z: Ints
     population_KZ: Floats
 
     @classmethod
@@ -57,9 +63,11 @@ class Family:
             return np.stack([score(*one[split]) for one in outputs])
 
         return cls(
+            labels_N=outputs[0].labels["forget_train"],
             forget_KN=rows(margin, "forget_train"),
             retain_KM=rows(margin, "retain_train"),
             confidence_KN=rows(confidence, "forget_train"),
+            population_labels_Z=outputs[0].labels["forget_probe"],
             population_KZ=rows(confidence, "forget_probe"),
         )
 
@@ -77,7 +85,8 @@ def shadow_audit(experiment: Experiment, splits: Splits) -> dict[str, dict[str, 
         or metrics.reference=train).
 
     Raises:
-        UsageError: K is odd or below 6, or the method diverged.
+        UsageError: K is odd or below 6, a stored shadow was trained on other images than the design
+            says, or the method diverged.
     """
     count = experiment.config["metrics"]["shadows"]
     if count < _FEWEST or count % 2:
@@ -88,6 +97,8 @@ def shadow_audit(experiment: Experiment, splits: Splits) -> dict[str, dict[str, 
     member_KT = experiment.shadow_members(count)
     members = {name: member_KT[:, audited(experiment, splits, name)] for name in _SPLITS[::2]}
     trained = [ensure_trained(experiment, seed=k, shadow=k) for k in range(count)]
+    for k, stored in enumerate(trained):
+        _check_design(experiment, stored, k)
     families = {
         "original": Family.of([_cached(experiment, splits, stored) for stored in trained]),
         "unlearned": Family.of(
@@ -97,12 +108,36 @@ def shadow_audit(experiment: Experiment, splits: Splits) -> dict[str, dict[str, 
     retrained = _retrained(experiment, splits, count)
     if retrained:
         families["retrained"] = Family.of(retrained)
-    figures = {phase: _attack(family, members) for phase, family in families.items()}
+    figures = {phase: attack_figures(family, members) for phase, family in families.items()}
     if retrained:
-        figures["unlearned"]["lira/efficacy"] = _efficacy(
+        figures["unlearned"] |= _efficacy(
             families["unlearned"], families["retrained"], members["forget_train"]
         )
+    inside, outside = shadow.fewest(member_KT)
+    figures["unlearned"] |= {
+        "shadows/count": float(count),
+        "shadows/fewest_in": float(inside),
+        "shadows/fewest_out": float(outside),
+    }
     return figures
+
+
+def _check_design(
+    experiment: Experiment, stored: StoredModel, k: int, forget: Sequence[int] = ()
+) -> None:
+    """Refuse a shadow that was trained on other images than the attack takes for its own.
+
+    Raises:
+        UsageError: It was.
+    """
+    trained_on = Splits.load(stored.folder / "splits.npz").hash
+    expected = experiment.splits(forget, shadow=k).hash
+    if trained_on != expected:
+        raise UsageError(
+            f"Expected shadow {k} in {stored.folder} to be trained on its half of the images "
+            f"(splits {expected[:8]}), but it was trained on others (splits {trained_on[:8]}): the "
+            "attack would take members for strangers. Delete the folder, and it is trained again."
+        )
 
 
 def _cached(experiment: Experiment, splits: Splits, stored: StoredModel) -> Outputs:
@@ -135,44 +170,85 @@ def _retrained(experiment: Experiment, splits: Splits, count: int) -> list[Outpu
         stored = stored_model(experiment, without=splits.forget, seed=k, shadow=k)
         if not stored.is_trained:
             return []
+        _check_design(experiment, stored, k, splits.forget)
         found.append(_cached(experiment, splits, stored))
     return found
 
 
-def _attack(family: Family, members: dict[str, Bools]) -> dict[str, float]:
-    """Return the figures of LiRA and RMIA over leave-one-out targets."""
-    forget_KN, retain_KM = members["forget_train"], members["retain_train"]
+def attack_figures(family: Family, members: dict[str, Bools]) -> dict[str, float]:
+    """Return the figures of LiRA and RMIA over leave-one-out targets.
 
-    def lira_on(phi_KN: Floats, member_KN: Bools) -> dict[str, float]:
+    Members and non-members are of the same class, as in the population attacks. Retained images are
+    one group: of a hundred classes, the sample has too few images each.
+
+    Args:
+        family: What the shadows say.
+        members: Which images of "forget_train" and of "retain_train" each was trained on.
+    """
+    forget_KN, retain_KN = members["forget_train"], members["retain_train"]
+
+    def lira_scores(phi_KN: Floats, member_KN: Bools) -> Floats:
         def attack(rows: Ints, target: int) -> Floats:
             return lira.pooled(phi_KN[target], *lira.fit_both(phi_KN[rows], member_KN[rows]))
 
-        return shadow.over_targets(shadow.leave_one_out(member_KN, attack), member_KN)
+        return shadow.leave_one_out(member_KN, attack)
 
-    def rmia_attack(rows: Ints, target: int) -> Floats:
-        own, others = family.confidence_KN, family.population_KZ
-        return rmia.score(
-            own[target],
-            rmia.online_reference(own[rows]),
-            others[target],
-            rmia.online_reference(others[rows]),
-        )
-
-    found = {f"lira/{key}": value for key, value in lira_on(family.forget_KN, forget_KN).items()}
-    by_rmia = shadow.over_targets(shadow.leave_one_out(forget_KN, rmia_attack), forget_KN)
-    found |= {f"rmia/{key}": by_rmia[key] for key in ("auc", "auc_sd")}
-    retained = lira_on(family.retain_KM, retain_KM)
-    found |= {f"lira/retained_{key}": retained[key] for key in ("auc", "worst5")}
-    return found
+    attacks = {
+        "lira/": lira_scores(family.forget_KN, forget_KN),
+        "rmia/": shadow.leave_one_out(forget_KN, _rmia(family)),
+    }
+    found = {
+        f"{name}{key}": value
+        for name, scores_KN in attacks.items()
+        for key, value in shadow.over_targets(scores_KN, forget_KN, family.labels_N).items()
+    }
+    del found["rmia/worst5"]  # scores of RMIA are shares of the population, at most 1
+    retained = shadow.over_targets(lira_scores(family.retain_KM, retain_KN), retain_KN)
+    return found | {f"lira/retained_{key}": retained[key] for key in _RETAINED}
 
 
-def _efficacy(unlearned: Family, retrained: Family, member_KN: Bools) -> float:
-    """Return the mean log-likelihood ratio of members, "unlearned" against "never trained on"."""
-    phi_KN = unlearned.forget_KN
+def _rmia(family: Family) -> shadow.Attack:
+    """Return RMIA with a population of the image's own class."""
+    classes = [
+        (family.labels_N == label, family.population_labels_Z == label)
+        for label in np.unique(family.labels_N)
+    ]
 
     def attack(rows: Ints, target: int) -> Floats:
-        never_KN = retrained.forget_KN
-        return lira.efficacy(phi_KN[target], phi_KN[rows], member_KN[rows], never_KN[rows])
+        own, others = family.confidence_KN, family.population_KZ
+        scores_N = np.empty(own.shape[1])
+        for of_N, of_Z in classes:
+            scores_N[of_N] = rmia.score(
+                own[target, of_N],
+                rmia.online_reference(own[rows][:, of_N]),
+                others[target, of_Z],
+                rmia.online_reference(others[rows][:, of_Z]),
+            )
+        return scores_N
 
-    ratios_KN = shadow.leave_one_out(member_KN, attack)
-    return float(np.nanmean(ratios_KN[member_KN]))
+    return attack
+
+
+def _efficacy(unlearned: Family, retrained: Family, member_KN: Bools) -> dict[str, float]:
+    """Return how well "trained on, then unlearned" is told from "never trained on", by members.
+
+    The AUC is that of the same ratio on the same images, under the unlearned and under the
+    retrained target.
+    """
+    phi_KN, never_KN = unlearned.forget_KN, retrained.forget_KN
+
+    def ratios(target_KN: Floats) -> Floats:
+        def attack(rows: Ints, target: int) -> Floats:
+            return lira.efficacy(target_KN[target], phi_KN[rows], member_KN[rows], never_KN[rows])
+
+        return shadow.leave_one_out(member_KN, attack)
+
+    ours_KN, theirs_KN = ratios(phi_KN), ratios(never_KN)
+    areas = [
+        roc.auc(ours_N[member_N], theirs_N[member_N])
+        for ours_N, theirs_N, member_N in zip(ours_KN, theirs_KN, member_KN, strict=True)
+    ]
+    return {
+        "ulira/efficacy_llr": float(np.nanmean(ours_KN[member_KN])),
+        "ulira/efficacy_auc": float(np.mean(areas)),
+    }

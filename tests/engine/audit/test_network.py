@@ -1,19 +1,27 @@
 """The whole audit of one request on real digits: references, attacks, verdict, certificate."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from orthounlearn.engine.audit import network
+from orthounlearn.engine.audit.network import audit_network
+from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.request import open_request
 from orthounlearn.engine.store import stored_model
+from orthounlearn.engine.timing import Timed
 from orthounlearn.engine.unlearn import evaluate, unlearn
 from orthounlearn.errors import UsageError
 from orthounlearn.metrics.catalog import CATALOG, figure
+from orthounlearn.metrics.suite import audit
 from orthounlearn.metrics.verdict import TITLES
+from orthounlearn.report.certificate import NO_SHADOWS
 
 SHORT = (
     "metrics.reference=train", "metrics.relearn.steps=4", "metrics.relearn.every=2",
@@ -141,6 +149,59 @@ def test_references_are_measured_once_for_all_methods(open_shared, monkeypatch: 
     assert {k: runs[0][k] for k in of_references} == {k: runs[1][k] for k in of_references}
 
 
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize("metrics", ["fast", "standard"])
+def test_an_audit_leaves_everything_as_it_found_it(open_shared, metrics: str):
+    """Weights, modes of single modules, and all three generators, references included."""
+    relearning = [o for o in SHORT if metrics == "standard" or ".relearn." not in o]
+    experiment = open_shared(f"metrics={metrics}", "method=mask_logit", *relearning)
+    net = stored_model(experiment, seed=0).load(experiment)
+    net.train()
+    next(m for m in net.modules() if isinstance(m, nn.BatchNorm2d)).eval()  # a frozen one
+
+    def found() -> tuple[object, ...]:
+        weights = {name: value.clone() for name, value in net.state_dict().items()}
+        modes = [module.training for module in net.modules()]
+        needed = [parameter.requires_grad for parameter in net.parameters()]
+        drawn = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()  # noqa: NPY002
+        return weights, modes, needed, drawn
+
+    def seeded() -> None:
+        torch.manual_seed(7)
+        np.random.seed(7)  # noqa: NPY002
+        random.seed(7)
+
+    seeded()
+    before = found()
+    seeded()
+    audit_network(open_request(experiment), net, timed=Timed(net, 0.0, 0.0))
+    after = found()
+    assert before[1:] == after[1:]
+    assert all(p.grad is None for p in net.parameters())
+    torch.testing.assert_close(after[0], before[0], rtol=0, atol=0)
+
+
+def test_the_size_of_batches_changes_nothing(full, open_shared):
+    found = []
+    for size in (7, 512):
+        experiment = open_shared(
+            f"metrics.batch_size={size}", "method=mask_logit", "forget=3",
+            "trainer.precision=32-true",
+        )  # fmt: skip
+        net = stored_model(full[0], seed=0).load(full[0]).train()  # a mode that must not matter
+        outputs = predict(experiment, net, experiment.splits((3,)))
+        names = experiment.data.class_names
+        found.append((outputs, audit(outputs, forget=[3], class_names=names)))
+    (one, figures), (other, others) = found
+    for split, z in one.logits.items():
+        np.testing.assert_allclose(other.logits[split], z, atol=1e-4)
+        np.testing.assert_array_equal(other.labels[split], one.labels[split])
+    for key, value in figures.items():
+        # Attackers and probes are fitted: what one of 19 images turns on may turn.
+        fitted = key.startswith(("compat/", "mia/pop_lr", "probe/", "depth/", "proto/"))
+        assert others[key] == pytest.approx(value, abs=0.06 if fitted else 1e-3, nan_ok=True), key
+
+
 def test_without_references_it_runs_and_says_what_is_missing(full, open_shared):
     checkpoint = open_request(full[0]).checkpoint
     experiment = open_shared(
@@ -151,6 +212,30 @@ def test_without_references_it_runs_and_says_what_is_missing(full, open_shared):
     assert not any("relearn" in key for key in metrics)  # against what?
     page = (folder_of(experiment) / "certificate.md").read_text()
     assert "no retrained network" in page
+
+
+def test_shadow_attacks_on_a_network_from_elsewhere_are_missed_and_not_silently(
+    full, open_shared, caplog: pytest.LogCaptureFixture
+):
+    checkpoint = open_request(full[0]).checkpoint
+    notes = {}
+    for shadows in (0, 6):
+        experiment = open_shared(
+            f"metrics.shadows={shadows}", "metrics.reference=none", "forget=3",
+            f"checkpoint={checkpoint}", job="evaluate",
+        )  # fmt: skip
+        caplog.clear()
+        with caplog.at_level("INFO", logger="orthounlearn"):
+            metrics = evaluate(open_request(experiment))
+        assert not any("lira" in key for key in metrics)
+        assert ("No shadow attacks (metrics.shadows=6)" in caplog.text) == bool(shadows)
+        folder = folder_of(experiment)
+        notes[shadows] = json.loads((folder / "audit.json").read_text())["verdict"]["cautions"]
+        page = (folder / "certificate.md").read_text()
+        assert ("shadow attacks that were asked for are not given" in page) == bool(shadows)
+    assert notes[6] == [*notes[0], NO_SHADOWS]
+    record = json.loads((folder_of(full[0]) / "audit.json").read_text())
+    assert NO_SHADOWS not in record["verdict"]["cautions"]  # there they were made
 
 
 def test_the_original_may_be_named(full, open_shared):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from orthounlearn.data.splits import Splits
-from orthounlearn.engine.audit.shadows import Family, shadow_audit
+from orthounlearn.engine.audit.shadows import Family, attack_figures, shadow_audit
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.errors import UsageError
+from orthounlearn.metrics.shadow import balanced_membership
 from orthounlearn.metrics.suite import Outputs
 
 FORGET = (3,)
@@ -62,7 +63,8 @@ def test_doing_nothing_leaves_what_the_positive_control_finds(job):
     experiment = job("original")
     figures = shadow_audit(experiment, experiment.splits(FORGET))
     assert set(figures) == {"original", "unlearned"}
-    np.testing.assert_equal(figures["unlearned"], figures["original"])
+    same = {key: figures["unlearned"][key] for key in figures["original"]}
+    np.testing.assert_equal(same, figures["original"])
     assert 0 <= figures["original"]["lira/auc"] <= 1
 
 
@@ -83,9 +85,33 @@ def test_retrained_shadows_give_the_negative_control(job):
     # Nobody saw the class: no attack tells the halves apart, beyond chance on 130 images.
     assert abs(figures["retrained"]["lira/auc"] - 0.5) < 0.1
     kept = job("original", "metrics.reference=train")
-    known = shadow_audit(kept, kept.splits(FORGET))["unlearned"]["lira/efficacy"]
+    known = shadow_audit(kept, kept.splits(FORGET))["unlearned"]
     # A few shadows fit two Gaussians roughly, so chance alone moves the figure by nearly one nat.
-    assert abs(figures["unlearned"]["lira/efficacy"]) < 0.5 * known
+    assert abs(figures["unlearned"]["ulira/efficacy_llr"]) < 0.5 * known["ulira/efficacy_llr"]
+    assert figures["unlearned"]["ulira/efficacy_auc"] == 0.5  # the same scores on both sides
+    assert known["ulira/efficacy_auc"] > 0.9
+
+
+def test_a_pool_says_how_large_it_is(job):
+    experiment = job("original")
+    figures = shadow_audit(experiment, experiment.splits(FORGET))["unlearned"]
+    pool = {key: value for key, value in figures.items() if key.startswith("shadows/")}
+    assert pool == {"shadows/count": 6, "shadows/fewest_in": 2, "shadows/fewest_out": 2}
+
+
+@pytest.mark.parametrize("without", [(), FORGET])
+def test_shadows_of_another_design_are_refused(job, without: tuple[int, ...]):
+    """What a stored shadow was trained on is read from its folder, not drawn again."""
+    experiment = job("retrain", "metrics.reference=train", "recipe.epochs=1")
+    shadow_audit(experiment, experiment.splits(FORGET))
+    stored = stored_model(experiment, without=without, seed=2, shadow=2)
+    honest = Splits.load(stored.folder / "splits.npz")
+    other = experiment.splits(without, shadow=3)  # the complement
+    other.save(stored.folder / "splits.npz")
+    with pytest.raises(UsageError, match=r"shadow 2 in .* trained on its half .* on others"):
+        shadow_audit(experiment, experiment.splits(FORGET))
+    honest.save(stored.folder / "splits.npz")
+    shadow_audit(experiment, experiment.splits(FORGET))
 
 
 @pytest.mark.parametrize("count", [7, 4, 2])
@@ -103,4 +129,34 @@ def test_a_family_is_made_of_the_networks_in_order():
 
     family = Family.of([outputs(1.0), outputs(2.0)])
     np.testing.assert_allclose(family.forget_KN, [[1, -1], [2, -2]])
+    assert family.labels_N.tolist() == family.population_labels_Z.tolist() == [0, 0]
     np.testing.assert_allclose(family.population_KZ, -np.log1p(np.exp([[-1, 1], [-2, 2]])))
+
+
+def test_several_forgotten_classes_are_attacked_apart():
+    """The figures of two classes are the means of those of each alone, whatever the other says."""
+    rng = np.random.default_rng(0)
+    member_KN = balanced_membership(80, 6, 0)
+    labels_N, labels_Z = np.repeat([0, 1], 40), np.repeat([0, 1], 30)
+
+    def family(of_N: np.ndarray, of_Z: np.ndarray) -> Family:
+        return Family(
+            labels_N[of_N], phi_KN[:, of_N], phi_KN[:, of_N], phi_KN[:, of_N], labels_Z[of_Z],
+            phi_KZ[:, of_Z],
+        )  # fmt: skip
+
+    def figures(of: Family, member_KN: np.ndarray) -> dict[str, float]:
+        return attack_figures(of, {"forget_train": member_KN, "retain_train": member_KN})
+
+    # The first class alone is remembered; the second moves by more from one network to the next.
+    phi_KN = rng.normal(size=(6, 80)) + 2 * member_KN * (labels_N == 0)
+    phi_KZ = rng.normal(size=(6, 60))
+    shift_K = 5 * rng.normal(size=(6, 1))
+    phi_KN, phi_KZ = phi_KN - 9 - shift_K * labels_N, phi_KZ - 9 - shift_K * labels_Z
+    each = [
+        figures(family(labels_N == c, labels_Z == c), member_KN[:, labels_N == c]) for c in (0, 1)
+    ]
+    both = figures(family(labels_N >= 0, labels_Z >= 0), member_KN)
+    assert both["rmia/auc"] == pytest.approx(np.mean([one["rmia/auc"] for one in each]))
+    assert each[0]["rmia/auc"] > 0.8
+    assert each[1]["rmia/auc"] == pytest.approx(0.5, abs=0.1)
