@@ -41,6 +41,8 @@ SETTINGS = {
     # Gradients of single images: a few show whether the method keeps its promises.
     "fisher": ("method.samples=40",),
     "influence": ("method.samples=40",),
+    # Of a few dozen channels, so that another class is another choice.
+    **dict.fromkeys(("tfidf_prune", "tfidf_prune_tuned"), ("method.rate=0.3",)),
     # Images of noise, learned before the training.
     "unsir": ("method.noise_steps=5",),
     # An edit for each of ten classes, and their sums.
