@@ -101,7 +101,7 @@ def spectral_restricted_isometry(weight_OIHW: Tensor, start: Tensor | None = Non
 
 
 def self_convolution_error(weight_OIHW: Tensor, *, stride: int = 1) -> Tensor:
-    """Return ‖Conv(K, K; padding P, stride S) − I_r0‖_F² with P = ⌊(k−1)/S⌋·S.
+    """Return ‖Conv(K, K; padding P, stride S) − I_r0‖_F² with P = ⌊(k−1)/S⌋·S on each side.
 
     Zero if the rows of the convolution's own matrix are orthonormal: shifted copies of a kernel
     count as well. I_r0 is the identity at shift zero. Source: Wang et al., "Orthogonal
@@ -109,15 +109,14 @@ def self_convolution_error(weight_OIHW: Tensor, *, stride: int = 1) -> Tensor:
     with padding 1 and stride 2 shift zero is never sampled, and the target lands on shift one.
 
     Args:
-        weight_OIHW: The kernel; square.
+        weight_OIHW: The kernel.
         stride: S of the convolution.
     """
-    size = weight_OIHW.shape[-1]
-    padding = (size - 1) // stride * stride
+    padding = tuple((size - 1) // stride * stride for size in weight_OIHW.shape[-2:])
     overlaps = F.conv2d(weight_OIHW, weight_OIHW, padding=padding, stride=stride)
     target = torch.zeros_like(overlaps)
-    centre = padding // stride
-    target[:, :, centre, centre] = torch.eye(
+    row, column = (p // stride for p in padding)
+    target[:, :, row, column] = torch.eye(
         len(weight_OIHW), dtype=overlaps.dtype, device=overlaps.device
     )
     return (overlaps - target).square().sum()

@@ -110,8 +110,16 @@ def test_self_convolution_of_a_delta_is_zero():
     assert functional.self_convolution_error(weight).item() == 0
 
 
+@pytest.mark.parametrize("shape", [(3, 1), (1, 3)])
+def test_self_convolution_of_a_strip_is_that_of_the_square_around_it(shape: tuple[int, int]):
+    strip = torch.randn(4, 2, *shape)
+    square = torch.zeros(4, 2, 3, 3)
+    (square[..., 1:2] if shape[1] == 1 else square[..., 1:2, :]).copy_(strip)
+    expected = functional.self_convolution_error(square).item()
+    assert functional.self_convolution_error(strip).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_self_convolution_sees_shifts_that_the_kernel_matrix_does_not():
-    weight = torch.zeros(2, 1, 1, 3)
     weight = torch.zeros(2, 1, 3, 3)
     weight[0, 0, 1, 0] = weight[1, 0, 1, 1] = 1  # the same delta, shifted by one pixel
     assert functional.gram_error(weight).item() == 0
