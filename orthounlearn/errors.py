@@ -1,4 +1,4 @@
-"""The one exception that means "the user can fix this"."""
+"""What the command line tells in one message: the user can fix it, or has to know it."""
 
 
 class UsageError(ValueError):
@@ -6,3 +6,7 @@ class UsageError(ValueError):
 
     The command line prints the message alone, without a traceback, and exits with code 2.
     """
+
+
+class DivergedError(UsageError):
+    """A network that puts out nan: a result of its method, though one without figures."""

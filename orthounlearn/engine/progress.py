@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orthounlearn.engine.request import DIVERGED
 from orthounlearn.errors import UsageError
 from orthounlearn.files import read_json
 
@@ -202,6 +203,8 @@ def _result(folder: Path) -> str:
     what, metrics = folder.name, {}
     with suppress(UsageError, OSError, KeyError):
         what = read_json(folder / "status.json")["what"]
+    if (folder / DIVERGED).exists():
+        return f"✗ {what}: diverged"
     with suppress(UsageError, OSError):
         metrics = read_json(folder / "metrics.json")
     told = [

@@ -18,7 +18,7 @@ from orthounlearn.config.build import command_line_overrides, compose_variants, 
 from orthounlearn.data.splits import resolve_forget
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.progress import SweepProgress
-from orthounlearn.engine.request import open_request, refuse_earlier_requests
+from orthounlearn.engine.request import DIVERGED, open_request, refuse_earlier_requests
 from orthounlearn.engine.store import StoredModel, stored_model
 from orthounlearn.errors import UsageError
 
@@ -124,7 +124,7 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
                     found.append((stored.folder, partial(_is_trained, stored)))
                 else:
                     folder = open_request(cell).folder
-                    found.append((folder, (folder / "metrics.json").exists))
+                    found.append((folder, partial(_is_finished, folder)))
         return found
 
     grids = [("original models", "train", networks)]
@@ -167,6 +167,11 @@ def _is_trained(stored: StoredModel) -> bool:
     return stored.is_trained
 
 
+def _is_finished(folder: Path) -> bool:
+    """Return whether a request has its figures, or has none since its network diverged."""
+    return any((folder / name).exists() for name in ("metrics.json", DIVERGED))
+
+
 def _reference(table: dict[str, Any]) -> str:
     """Return the override that says whether retrained networks are trained if they are missing."""
     return f"metrics.reference={'train' if table['references'] else 'auto'}"
@@ -195,7 +200,7 @@ def _run(phase: Phase, table: dict[str, Any]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONWARNINGS": "ignore"}
     with SweepProgress(phase.title, phase.cells):
         done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)  # noqa: S603
-    if done.returncode or phase.missing:
+    if phase.missing:
         raise UsageError(
             f"{phase.missing} of {len(phase.cells)} cells ({phase.title}) did not finish. The last "
             f"lines of the sweep:\n{_tail(done.stderr)}\nThe same command runs the missing ones."

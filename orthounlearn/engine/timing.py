@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from orthounlearn.engine.context import RequestContext
-from orthounlearn.errors import UsageError
+from orthounlearn.errors import DivergedError
 from orthounlearn.methods.base import UnlearningMethod
 
 _REPEATS = 5  # of a training-free request, on copies; the first is the warm-up
@@ -47,7 +47,7 @@ def carry_out(
         left: The state that earlier requests have left, if the method was prepared before them.
 
     Raises:
-        UsageError: The method diverged.
+        DivergedError: The method diverged.
     """
     with context.preparing():
         start = _now(context)
@@ -73,7 +73,7 @@ def run_once(method: UnlearningMethod, net: nn.Module, context: RequestContext) 
     """Prepare a method and run its request without taking the time.
 
     Raises:
-        UsageError: The method diverged.
+        DivergedError: The method diverged.
     """
     with context.preparing():
         method.prepare(net, context)
@@ -84,7 +84,7 @@ def _finite(net: nn.Module, method: UnlearningMethod) -> nn.Module:
     """Refuse a network that the last step has destroyed; its loss was still finite before."""
     broken = [name for name, tensor in net.state_dict().items() if not tensor.isfinite().all()]
     if broken:
-        raise UsageError(
+        raise DivergedError(
             f"{type(method).__name__} diverged: {len(broken)} of its tensors are not finite, such "
             f"as {broken[0]}. Lower its learning rate or its strength."
         )

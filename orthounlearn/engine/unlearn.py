@@ -1,7 +1,8 @@
 """The request: original model -> method -> unlearned checkpoint -> audit -> run directory."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +22,12 @@ from orthounlearn.engine.checkpoints import load_network, save_network
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
 from orthounlearn.engine.loggers import opened
-from orthounlearn.engine.request import Request
+from orthounlearn.engine.request import DIVERGED, Request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed, carry_out
 from orthounlearn.engine.views import save_channels, save_gallery
 from orthounlearn.engine.wandb_run import log_views
-from orthounlearn.errors import UsageError
+from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.files import (
     digest,
     file_digest,
@@ -73,7 +74,8 @@ def unlearn(request: Request, trained: nn.Module | None = None) -> dict[str, flo
         if request.is_done:
             return _metrics(request)
         start_run(request)
-        with reporting(request.folder / "status.json", _what(request)):
+        status = reporting(request.folder / "status.json", _what(request))
+        with status, _recording_divergence(request):
             timed = _carry_out(request, method, start)
             about = experiment.about(
                 forget=request.forget,
@@ -226,7 +228,33 @@ def finish_run(request: Request, net: nn.Module, *, timed: Timed | None) -> dict
     return plain
 
 
+@contextmanager
+def _recording_divergence(request: Request) -> Iterator[None]:
+    """Write down that a method diverged: tables say so, and a sweep does not try it again."""
+    try:
+        yield
+    except DivergedError as error:
+        write_json(request.folder / DIVERGED, {**_named(request), "why": str(error)})
+        raise
+
+
 def _identity(request: Request) -> dict[str, Any]:
+    experiment = request.experiment
+    config = experiment.config
+    return _named(request) | {
+        "trials": _trials(config["method"]),
+        "key": request.key,
+        "origin": request.origin,
+        "data_fingerprint": experiment.data.fingerprint,
+        "model_sha256": file_digest(_audited_file(request)),
+        "images": {name: len(request.splits[name]) for name in SPLIT_NAMES},
+        "group": config["group"],
+        "environment": environment(experiment),
+    }
+
+
+def _named(request: Request) -> dict[str, Any]:
+    """Return what a request is called by."""
     experiment = request.experiment
     config = experiment.config
     return {
@@ -238,14 +266,6 @@ def _identity(request: Request) -> dict[str, Any]:
         "classes": list(experiment.data.class_names),
         "forget": request.names[-1],
         "after": request.names[:-1],
-        "trials": _trials(config["method"]),
-        "key": request.key,
-        "origin": request.origin,
-        "data_fingerprint": experiment.data.fingerprint,
-        "model_sha256": file_digest(_audited_file(request)),
-        "images": {name: len(request.splits[name]) for name in SPLIT_NAMES},
-        "group": config["group"],
-        "environment": environment(experiment),
     }
 
 

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from orthounlearn.data.augment import BatchTransform
-from orthounlearn.errors import UsageError
+from orthounlearn.errors import DivergedError
 from orthounlearn.methods.base import Batch, LossMethod, Phase
 
 
@@ -68,7 +68,7 @@ class LitPhase(LightningModule):
         """Return the phase's loss."""
         loss = self.phase.loss(self.net, batch)
         if not torch.isfinite(loss):
-            raise UsageError(
+            raise DivergedError(
                 f"{type(self.method).__name__} diverged: the loss is {loss.item()} in epoch "
                 f"{self.current_epoch}, step {batch_idx}. Expected a finite value; lower "
                 "method.optimizer.lr or method.epochs."

@@ -49,6 +49,23 @@ def test_failed_cell_is_told_and_nothing_half_done_is_left(call: Callable, tmp_p
     assert not list((tmp_path / "runs").rglob("model.ckpt"))
 
 
+def test_a_method_that_diverges_is_told_and_stops_nothing(call: Callable, tmp_path: Path):
+    explode = tmp_path / "conf/method/explode.yaml"
+    explode.parent.mkdir(parents=True)
+    explode.write_text("defaults: [fine_tune]\nname: explode\noptimizer: {lr: 1.0e+30}\n")
+    axes = (f"--config-dir={tmp_path / 'conf'}", *SMALL, "table.methods=[explode,mask_logit]")
+    result = call("sweep", *axes)
+    assert result.code == 0, result.err
+    table = json.loads((tmp_path / "runs/tables/digits/table.json").read_text())
+    assert "explode" not in {row["method"] for row in table["rows"]}
+    told = "Diverged, hence without figures: explode (resnet20, so, seed 0, 3)."
+    assert told in result.out
+    assert told in (tmp_path / "runs/tables/digits/table.md").read_text()
+    again = call("sweep", *axes)
+    assert again.code == 0
+    assert "0 to run" in again.err
+
+
 def test_options_of_one_method_are_refused(call: Callable):
     result = call("sweep", *SMALL, "method.rate=0.2")
     assert result.code == 2

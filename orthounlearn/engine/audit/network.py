@@ -23,6 +23,7 @@ from orthounlearn.engine.checkpoints import load_network
 from orthounlearn.engine.request import Request
 from orthounlearn.engine.store import StoredModel, ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed
+from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.metrics.relearn import Accuracies, ain, area_ratio
 from orthounlearn.metrics.sample import Sample, gap_intervals, values
 from orthounlearn.metrics.suite import (
@@ -233,7 +234,10 @@ def _same_weights(one: nn.Module, other: nn.Module) -> bool:
 def _stored(request: Request, stored: StoredModel, *, seed: int) -> Measured:
     """Measure a stored network; once for each request, whatever the method."""
     net = stored.load(request.experiment)
-    outputs = cached_outputs(request.experiment, net, request.splits, stored.folder)
+    try:
+        outputs = cached_outputs(request.experiment, net, request.splits, stored.folder)
+    except DivergedError as error:  # of a reference, not of what is audited
+        raise UsageError(f"{stored.folder}: {error}") from error
     settings = request.experiment.config["metrics"]
     of_what = (
         *(stored.key, request.splits.hash),

@@ -14,7 +14,7 @@ from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Indices, Splits, subsample
 from orthounlearn.engine.audit.features import FeatureReader, concatenate
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.errors import UsageError
+from orthounlearn.errors import DivergedError
 from orthounlearn.files import digest, writing
 from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers
 
@@ -31,7 +31,7 @@ def predict(
         names: Which splits. Features are kept of those that probes read.
 
     Raises:
-        UsageError: The network puts out nan.
+        DivergedError: The network puts out nan.
     """
     logits, labels, features = {}, {}, {}
     modes = {module: module.training for module in net.modules()}
@@ -45,7 +45,7 @@ def predict(
                     batches.append((_logits(experiment, net, images), read(), target.numpy()))
             logits[name] = np.concatenate([part for part, _, _ in batches])
             if np.isnan(logits[name]).any():
-                raise UsageError(
+                raise DivergedError(
                     f"Expected logits, but the network puts out nan on {name}: its training or "
                     "unlearning diverged, or its checkpoint is damaged. Nothing can be audited."
                 )
