@@ -10,14 +10,20 @@ from rich.console import Console
 from rich.table import Table
 
 from orthounlearn.report.claims import claim_lines
+from orthounlearn.report.collect import is_marked
 from orthounlearn.report.columns import heading, in_sequence, text
 from orthounlearn.report.rows import Cell, Row, group_title
 
 LEGEND = (
-    "Mean ± 95 % t-interval over forget classes × seeds. →R: the closer to the retrained model's "
+    "Mean ± 95 % t-interval over forget classes × seeds; n=… where only so many runs of a row have "
+    "a value. →R: the closer to the retrained model's "
     "own value the better; →0: 0 is as after retraining, 1 as before the request; ↓ lower, "
     "↑ higher is better. A masked logit reaches forget accuracy 0 with the class left in the "
     "features, so forget accuracy alone proves nothing."
+)
+_MARKS = (
+    "#… tells apart what has one name, but other images, another training or other options: "
+    "data_fingerprint, network or settings in run.json, beside config.yaml."
 )
 
 
@@ -81,7 +87,7 @@ def to_markdown(
         f"Code {environment.get('git') or versions.get('orthounlearn', '?')}, "
         f"torch {versions.get('torch', '?')}, {environment.get('device', '?')}.",
         "",
-        LEGEND,
+        legend(rows),
         "",
         *([settings, ""] if (settings := _settings(rows)) else []),
     ]
@@ -95,7 +101,7 @@ def to_markdown(
     lines += [
         "### The published claims beside ours",
         "",
-        "soft_prune on the originals trained with an orthogonal loss, mean over them.",
+        "soft_prune on each original trained with an orthogonal loss.",
         "",
         *_markdown_table(cells),
     ]
@@ -133,13 +139,19 @@ def show(rows: Sequence[Row], keys: Sequence[str], console: Console) -> None:
         for row in group:
             table.add_row(*_identity(row, named), *_numbers(row, keys))
         console.print(table)
-    console.print(*filter(None, (LEGEND, _settings(rows))), sep="\n", highlight=False)
+    console.print(*filter(None, (legend(rows), _settings(rows))), sep="\n", highlight=False)
     claims = Table(title="The published claims beside soft_prune here", title_justify="left")
     for title in ("Claimed", "Source", "Measured here", "Note"):
         claims.add_column(title)
     for line in claim_lines(_alone(rows)):
         claims.add_row(*line)
     console.print(claims)
+
+
+def legend(rows: Sequence[Row]) -> str:
+    """Return how to read the table."""
+    marked = any(is_marked(name) for row in rows for name in (row.data, row.model, row.method))
+    return f"{LEGEND} {_MARKS}" if marked else LEGEND
 
 
 def _settings(rows: Sequence[Row]) -> str:
