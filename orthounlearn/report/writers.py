@@ -155,9 +155,14 @@ def legend(rows: Sequence[Row]) -> str:
 
 
 def _settings(rows: Sequence[Row]) -> str:
-    """Return which methods were tuned and which have their defaults; "" if none has a choice."""
+    """Return which methods were tuned and which have their defaults; "" if none has a choice.
+
+    Of several settings that nobody tuned, no more than one can be the default: they are left out.
+    """
     by_trials: dict[int, list[str]] = {}
     for row in rows:
+        if row.trials == 0 and is_marked(row.method):
+            continue
         if row.trials is not None and row.method not in by_trials.setdefault(row.trials, []):
             by_trials[row.trials].append(row.method)
     return " ".join(

@@ -194,9 +194,18 @@ def test_claims_are_answered_for_each_network(tmp_path: Path):
         write(tmp_path, about={"model": model, "origin": model}, retain_ratio=value)
     measured = {key: text for key, _, text, _ in claim_lines(make_rows(read(tmp_path)))}
     assert measured["> 97 % retention accuracy"] == (
-        "netA: 100.0 % of the original's retained accuracy; "
-        "netB: 50.0 % of the original's retained accuracy"
+        "100.0 (netA), 50.0 (netB) % of the original's retained accuracy"
     )
+
+
+def test_settings_from_the_command_line_are_not_called_default(tmp_path: Path):
+    for settings, trials in (("eeee1111", 0), ("ffff2222", 0), ("abcd3333", 8)):
+        write(tmp_path, about={"settings": settings}, trials=trials)
+    write(tmp_path, "abc", trials=0)
+    rows = make_rows(read(tmp_path))
+    text = writers.to_markdown(rows, COLUMNS, command=None, environment={})
+    told = "best of 8: soft_prune #abcd3333. Default settings: abc."
+    assert f"Settings chosen on validation images, {told}" in text
 
 
 def test_a_figure_that_some_runs_lack_says_of_how_many_it_is(tmp_path: Path):
