@@ -17,9 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orthounlearn.engine.request import DIVERGED
 from orthounlearn.errors import UsageError
 from orthounlearn.files import read_json
+from orthounlearn.report.collect import DIVERGED
 
 _POLL_S = 1.0
 _PLAIN_EVERY_S = 15.0  # between lines when nobody watches a terminal

@@ -16,10 +16,6 @@ AUDIT_VERSION = 5
 """Raise it when the audit or the engine changes what is reported: runs are then done again."""
 
 
-DIVERGED = "diverged.json"
-"""File of a run that has no figures, since its network puts out nan."""
-
-
 @dataclass(frozen=True)
 class Request:
     """A forget request on one original model, alone or after others.

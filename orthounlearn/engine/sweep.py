@@ -18,9 +18,10 @@ from orthounlearn.config.build import command_line_overrides, compose_variants, 
 from orthounlearn.data.splits import resolve_forget
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.progress import SweepProgress
-from orthounlearn.engine.request import DIVERGED, open_request, refuse_earlier_requests
+from orthounlearn.engine.request import open_request, refuse_earlier_requests
 from orthounlearn.engine.store import StoredModel, stored_model
 from orthounlearn.errors import UsageError
+from orthounlearn.report.collect import DIVERGED
 
 _log = logging.getLogger(__name__)
 

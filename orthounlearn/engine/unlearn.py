@@ -14,7 +14,7 @@ from lightning import seed_everything
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 
-from orthounlearn.config.build import build
+from orthounlearn.config.build import build, settings
 from orthounlearn.data.splits import SPLIT_NAMES
 from orthounlearn.engine.audit.network import audit_network
 from orthounlearn.engine.audit.predict import save_outputs
@@ -22,7 +22,7 @@ from orthounlearn.engine.checkpoints import load_network, save_network
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
 from orthounlearn.engine.loggers import opened
-from orthounlearn.engine.request import DIVERGED, Request
+from orthounlearn.engine.request import AUDIT_VERSION, Request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed, carry_out
 from orthounlearn.engine.views import save_channels, save_gallery
@@ -40,7 +40,7 @@ from orthounlearn.files import (
 from orthounlearn.lit.callbacks.status import report_stage, reporting
 from orthounlearn.methods.base import UnlearningMethod
 from orthounlearn.report.certificate import write_certificate
-from orthounlearn.report.collect import Run, as_run
+from orthounlearn.report.collect import DIVERGED, Run, as_run
 
 _log = logging.getLogger(__name__)
 
@@ -244,7 +244,10 @@ def _identity(request: Request) -> dict[str, Any]:
     return _named(request) | {
         "trials": _trials(config["method"]),
         "key": request.key,
+        "audit": AUDIT_VERSION,
         "origin": request.origin,
+        "network": _network(request),
+        "settings": _settings(request),
         "data_fingerprint": experiment.data.fingerprint,
         "model_sha256": file_digest(_audited_file(request)),
         "images": {name: len(request.splits[name]) for name in SPLIT_NAMES},
@@ -267,6 +270,36 @@ def _named(request: Request) -> dict[str, Any]:
         "forget": request.names[-1],
         "after": request.names[:-1],
     }
+
+
+_SHOWN = 8
+"""Characters of a hash that people read, as in the names of folders."""
+
+
+def _network(request: Request) -> str:
+    """Return what tells kinds of original apart: a hash of the training, the same for all seeds.
+
+    Of a file nobody knows how it was trained: each is of a kind of its own.
+    """
+    experiment = request.experiment
+    config = experiment.config
+    given = config["checkpoint"] if config["method"] else config["original"]
+    key = file_digest(Path(given)) if given else experiment.training_key(without=(), seed=0)
+    return key[:_SHOWN]
+
+
+def _settings(request: Request) -> str:
+    """Return what tells methods of one name apart: a hash of the options that decide the result.
+
+    Of a network that was unlearned elsewhere that is its file, which is all that is known of how.
+    """
+    method = request.experiment.config["method"]
+    if not method:
+        return request.origin[:_SHOWN]
+    options = settings(method)
+    for unrelated in ("name", "inverse"):  # where an inverse is saved to changes no weight
+        options.pop(unrelated, None)
+    return digest(options)[:_SHOWN]
 
 
 def _trials(method: Mapping[str, Any] | None) -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orthounlearn.metrics.scores import Ints
-from orthounlearn.report.collect import Run
+from orthounlearn.report.collect import MARK, Run, plain_name
 from orthounlearn.report.rows import group_title, method_rank
 from orthounlearn.report.style import Look
 
@@ -56,7 +56,7 @@ class Case:
         """Return a file name."""
         before = "_after-" + "-".join(sum(self.after, ())) if self.after else ""
         parts = self.data, self.model, self.regularizer, "forget-" + "-".join(self.forget)
-        return "_".join(parts) + before
+        return ("_".join(parts) + before).replace(MARK, "-")
 
     @property
     def methods(self) -> list[str]:
@@ -68,7 +68,7 @@ class Case:
         """Return the methods without the references; ours first of what a menu shows."""
         return sorted(
             (method for method in self.runs if method not in (ORIGINAL, RETRAIN)),
-            key=lambda method: method != "soft_prune",
+            key=lambda method: plain_name(method) != "soft_prune",
         )
 
     def classes(self, count: int) -> list[str]:

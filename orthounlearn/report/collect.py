@@ -1,14 +1,29 @@
-"""Finding finished runs."""
+"""Finding finished runs, each cell once, and telling apart what has one name."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orthounlearn.errors import UsageError
 from orthounlearn.files import read_json
 
+MARK = " #"
+"""Between a name and what tells it apart from others."""
+
+DIVERGED = "diverged.json"
+"""File of a run without figures, since its method diverged: what it is called by, and why."""
+
 _PHASE = "unlearned/"
+_SHOWN = 8
+
+_KINDS = (
+    ("data", "fingerprint", ()),
+    ("model", "network", ("data", "regularizer")),
+    ("method", "settings", ("data", "model", "regularizer")),
+)
+"""A name, what tells things of that name apart, and within what; in order, as names get longer."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +32,15 @@ class Run:
 
     Attributes:
         folder: Of its files.
-        data: Name of the data set.
+        data: Name of the data set; marked, as model and method are, where others have it too.
         model: Name of the network.
         regularizer: Of the original.
         method: Name.
+        fingerprint: Of the data; None, like the next three, if an older version made the run.
+        network: Short hash of how the original was trained, but for its seed; or of its file.
+        settings: Short hash of the method's options; of a network from elsewhere, of its file.
+        audit: Version of the audit.
+        origin: Hash of the original, with its seed.
         seed: Of the original.
         forget: Names of the classes of the request.
         after: Those of each request before it, in order.
@@ -38,6 +58,11 @@ class Run:
     model: str
     regularizer: str
     method: str
+    fingerprint: str | None
+    network: str | None
+    settings: str | None
+    audit: int | None
+    origin: str | None
     seed: int
     forget: tuple[str, ...]
     after: tuple[tuple[str, ...], ...]
@@ -60,6 +85,28 @@ class Run:
         return len(self.after) + 1
 
 
+def find_diverged(
+    root: Path, *, data: str | None = None, folders: Iterable[Path] | None = None
+) -> list[str]:
+    """Return what is to be said of the runs without figures, sorted.
+
+    Args:
+        root: Folder of all results.
+        data: Only runs on this data set.
+        folders: Only these runs; None takes all.
+    """
+    chosen = root.glob("*/**") if folders is None else folders
+    told = set()
+    for folder in chosen:
+        if (folder / DIVERGED).is_file() and not (folder / "metrics.json").exists():
+            run = read_json(folder / DIVERGED)
+            if data in (None, run["data"]):
+                classes = " then ".join("+".join(step) for step in [*run["after"], run["forget"]])
+                what = f"{run['model']}, {run['regularizer']}, seed {run['seed']}, {classes}"
+                told.add(f"{run['method']} ({what})")
+    return sorted(told)
+
+
 def find_runs(root: Path, *, data: str | None = None) -> tuple[list[Run], list[str]]:
     """Read all finished runs below a folder.
 
@@ -68,24 +115,100 @@ def find_runs(root: Path, *, data: str | None = None) -> tuple[list[Run], list[s
         data: Only runs on this data set.
 
     Returns:
-        The runs, and one message for each folder that could not be read.
+        The runs, and messages as from `read_runs`.
     """
-    folders = sorted(path.parent for path in root.glob("*/**/run.json"))
-    runs, problems = read_runs(folders)
-    return [run for run in runs if data in (None, run.data)], problems
+    return read_runs(sorted(path.parent for path in root.glob("*/**/run.json")), data=data)
 
 
-def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
-    """Read runs from their folders; return them, and a message for each that is damaged."""
-    runs, problems = [], []
+def read_runs(folders: Iterable[Path], *, data: str | None = None) -> tuple[list[Run], list[str]]:
+    """Read runs from their folders, a cell that was audited several times once.
+
+    Args:
+        folders: Of the runs.
+        data: Only runs on this data set.
+
+    Returns:
+        The runs, with the names of what differs told apart, and what was left out: a message for
+        each folder that is damaged, and one for all older audits.
+    """
+    runs: list[Run] = []
+    problems = []
     for folder in folders:
+        if (folder / DIVERGED).exists() and not (folder / "metrics.json").exists():
+            continue  # see `find_diverged`
         try:
             runs.append(_read(folder))
         except KeyError as error:
             problems.append(f"{folder}: no {error} in it; an older version made it, run it again")
         except (UsageError, TypeError, ValueError) as error:
             problems.append(f"{folder}: {error}")
-    return runs, problems
+    told = _told_apart([run for run in runs if data in (None, run.data)])
+    kept = _once(told)
+    if older := len(told) - len(kept):
+        problems.append(
+            f"{older} older audit{'s' if older > 1 else ''} of what was audited again: same "
+            "network, request and settings"
+        )
+    return kept, problems
+
+
+def plain_name(name: str) -> str:
+    """Return a name without the mark that tells it apart.
+
+    >>> plain_name("soft_prune #1a2b3c4d")
+    'soft_prune'
+    """
+    return name.partition(MARK)[0]
+
+
+def is_marked(name: str) -> bool:
+    """Return whether a name is one of several that differ in their mark alone."""
+    return MARK in name
+
+
+def _told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Mark names that stand for different things, so that nothing averages over these.
+
+    Runs of older versions do not say what they are of, and keep the name.
+    """
+    marked = list(runs)
+    for name, kind, within in _KINDS:
+        kinds: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        for run in marked:
+            if getattr(run, kind):
+                kinds[_fields(run, *within, name)].add(getattr(run, kind))
+        for index, run in enumerate(marked):
+            if getattr(run, kind) and len(kinds[_fields(run, *within, name)]) > 1:
+                told: dict[str, Any] = {
+                    name: f"{getattr(run, name)}{MARK}{getattr(run, kind)[:_SHOWN]}"
+                }
+                marked[index] = replace(run, **told)
+    return marked
+
+
+def _once(runs: Sequence[Run]) -> list[Run]:
+    """Return the best audit of each cell.
+
+    Where no run of a cell says its settings they may be different ones, and all stay.
+    """
+    cells: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        cells[_fields(run, "group", "method", "origin", "seed", "after", "forget")].append(run)
+    kept = []
+    for members in cells.values():
+        told = any(run.settings for run in members)
+        kept += [max(members, key=_rank)] if told else members
+    return kept
+
+
+def _fields(run: Run, *names: str) -> tuple[Any, ...]:
+    return tuple(getattr(run, name) for name in names)
+
+
+def _rank(run: Run) -> tuple[float, ...]:
+    """Return what is larger for a better audit: its version, what it measured, when."""
+    measured = len(run.metrics) + len(run.retrained) + len(run.original)
+    return run.audit or 0, measured, (run.folder / "metrics.json").stat().st_mtime
 
 
 def _read(folder: Path) -> Run:
@@ -112,6 +235,11 @@ def as_run(folder: Path, identity: Mapping[str, Any], metrics: Mapping[str, floa
         model=identity["model"],
         regularizer=identity["regularizer"],
         method=identity["method"],
+        fingerprint=identity.get("data_fingerprint"),
+        network=identity.get("network"),
+        settings=identity.get("settings"),
+        audit=identity.get("audit"),
+        origin=identity.get("origin"),
         seed=int(identity["seed"]),
         forget=tuple(identity["forget"]),
         after=tuple(tuple(step) for step in identity["after"]),

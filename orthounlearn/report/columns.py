@@ -88,8 +88,12 @@ def heading(key: str) -> str:
 
 
 def text(row: Row, key: str) -> str:
-    """Return what stands in a row's column."""
-    return verdict(row) if key == VERDICT else number(key, row.metrics.get(key))
+    """Return what stands in a row's column, and of how many runs if others have no value."""
+    if key == VERDICT:
+        return verdict(row)
+    cell = row.metrics.get(key)
+    fewer = f" (n={cell.n})" if cell is not None and cell.n < row.n else ""
+    return number(key, cell) + fewer
 
 
 def verdict(row: Row) -> str:

@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from orthounlearn.errors import UsageError
 from orthounlearn.files import write_json, write_text
-from orthounlearn.report.collect import find_runs, read_runs
+from orthounlearn.report.collect import find_diverged, find_runs, read_runs
 from orthounlearn.report.columns import COLUMNS
 from orthounlearn.report.columns import columns as chosen_columns
 from orthounlearn.report.rows import make_rows
@@ -64,15 +65,17 @@ def report(
         )
     rows = make_rows(found)
     keys = chosen_columns(rows, columns or COLUMNS)
-    environment = found[0].environment
     folder = root / "tables" / name
-    write_json(folder / "table.json", to_json(rows, command=command, environment=environment))
+    about: dict[str, Any] = {
+        "command": command,
+        "environment": found[0].environment,
+        "diverged": find_diverged(root, data=dataset, folders=folders),
+    }
+    write_json(folder / "table.json", to_json(rows, **about))
     write_text(folder / "table.csv", to_csv(rows))
-    write_text(
-        folder / "table.md", to_markdown(rows, keys, command=command, environment=environment)
-    )
+    write_text(folder / "table.md", to_markdown(rows, keys, **about))
     write_text(folder / "table.tex", to_latex(rows, keys, command=command))
-    show(rows, keys, console)
+    show(rows, keys, console, diverged=about["diverged"])
     if page:
         from orthounlearn.report.page import render_page  # plotly takes a while to import
 

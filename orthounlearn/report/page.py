@@ -20,11 +20,11 @@ from orthounlearn.metrics.verdict import TITLES
 from orthounlearn.report.cases import Case, make_cases
 from orthounlearn.report.claims import claim_lines
 from orthounlearn.report.collect import Run
-from orthounlearn.report.columns import VERDICT, heading, number, scaled, verdicts
+from orthounlearn.report.columns import VERDICT, heading, number, scaled, text, verdicts
 from orthounlearn.report.figures import details, overviews
 from orthounlearn.report.rows import Cell, Row
 from orthounlearn.report.style import looks, template
-from orthounlearn.report.writers import LEGEND
+from orthounlearn.report.writers import legend
 
 MOST_CASES = 24
 """Requests that a page shows in detail: each takes some 300 kB, and a page should open at once."""
@@ -108,7 +108,7 @@ def render_page(
         "issued": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": __version__,
         "command": command,
-        "legend": LEGEND,
+        "legend": legend(rows),
         "runs": runs,
         "columns": [_column(key) for key in keys],
         "named": _named(rows),
@@ -215,7 +215,7 @@ def _cell(row: Row, key: str, scale: "_Scale") -> Shown:
     target = cell.target if catalogued(key).target == "retrained" else None
     low, high, aim = (None if v is None else scale(v) for v in (cell.low, cell.high, target))
     bar = Bar(scale(cell.mean), low, high, aim)
-    return Shown(number(key, cell), "; ".join(parts), cell.mean, bar)
+    return Shown(text(row, key), "; ".join(parts), cell.mean, bar)
 
 
 @dataclass(frozen=True)

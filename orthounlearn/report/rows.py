@@ -11,7 +11,7 @@ from typing import Any
 from scipy.stats import t
 
 from orthounlearn.metrics.verdict import TITLES, judge
-from orthounlearn.report.collect import Run
+from orthounlearn.report.collect import Run, plain_name
 
 NOISE_FLOOR = "retrain (other seed)"
 """One retrained model measured against another: what differs by chance alone."""
@@ -58,6 +58,11 @@ class Row:
         """Return data, model and regularizer."""
         return self.data, self.model, self.regularizer
 
+    @property
+    def n(self) -> int:
+        """Return the number of runs: of the figure that is defined in most."""
+        return max((cell.n for cell in self.metrics.values()), default=0)
+
 
 def make_rows(runs: Sequence[Run]) -> list[Row]:
     """Group runs by data, model, regularizer, method and step; average over classes and seeds.
@@ -66,18 +71,19 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
     of the runs: that of `table.methods` in a sweep.
     """
     everything = [*runs, *_noise_floor(runs)]
-    methods = [*_FIRST, *(run.method for run in everything)]
+    methods = [*_FIRST, *(plain_name(run.method) for run in everything)]
     place = {method: at for at, method in reversed(list(enumerate(methods)))}
     grouped: dict[tuple[str, str, str, str, int], list[Run]] = defaultdict(list)
     for run in everything:
         grouped[*run.group, run.method, run.step].append(run)
-    keys = sorted(grouped, key=lambda key: (*key[:3], place[key[3]], key[4]))
+    keys = sorted(grouped, key=lambda key: (*key[:3], place[plain_name(key[3])], *key[3:]))
     return [Row(*key, trials=grouped[key][0].trials, metrics=_cells(grouped[key])) for key in keys]
 
 
 def method_rank(method: str) -> int:
     """Return the place of a method in a table: references first, then ours, then the others."""
-    return _FIRST.index(method) if method in _FIRST else len(_FIRST)
+    name = plain_name(method)
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
 def group_title(data: str, model: str, regularizer: str) -> str:
@@ -119,8 +125,8 @@ def _noise_floor(runs: Iterable[Run]) -> list[Run]:
     """Measure every retrained model against each other seed's, as if it were a method."""
     cells: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        if run.method == "retrain":
-            cells[run.group, run.after, run.forget].append(run)
+        if plain_name(run.method) == "retrain":
+            cells[run.group, run.method, run.after, run.forget].append(run)
     pairs = []
     for retrained in cells.values():
         for one, other in permutations(retrained, 2):
@@ -135,7 +141,7 @@ def _noise_floor(runs: Iterable[Run]) -> list[Run]:
             pairs.append(
                 replace(
                     one,
-                    method=NOISE_FLOOR,
+                    method=one.method.replace("retrain", NOISE_FLOOR, 1),
                     metrics=figures | _verdict(figures, one, other),
                     retrained=other.metrics,
                 )

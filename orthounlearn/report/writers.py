@@ -10,24 +10,35 @@ from rich.console import Console
 from rich.table import Table
 
 from orthounlearn.report.claims import claim_lines
+from orthounlearn.report.collect import is_marked
 from orthounlearn.report.columns import heading, in_sequence, text
 from orthounlearn.report.rows import Cell, Row, group_title
 
 LEGEND = (
-    "Mean ± 95 % t-interval over forget classes × seeds. →R: the closer to the retrained model's "
+    "Mean ± 95 % t-interval over forget classes × seeds; n=… where only so many runs of a row have "
+    "a value. →R: the closer to the retrained model's "
     "own value the better; →0: 0 is as after retraining, 1 as before the request; ↓ lower, "
     "↑ higher is better. A masked logit reaches forget accuracy 0 with the class left in the "
     "features, so forget accuracy alone proves nothing."
 )
+_MARKS = (
+    "#… tells apart what has one name, but other images, another training or other options: "
+    "data_fingerprint, network or settings in run.json, beside config.yaml."
+)
 
 
 def to_json(
-    rows: Sequence[Row], *, command: str | None, environment: dict[str, Any]
+    rows: Sequence[Row],
+    *,
+    command: str | None,
+    environment: dict[str, Any],
+    diverged: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the whole table: every figure of every row."""
+    """Return the whole table: every figure of every row, and which runs have none."""
     return {
         "command": command,
         "environment": environment,
+        "diverged": list(diverged),
         "rows": [
             {
                 "data": row.data,
@@ -71,6 +82,7 @@ def to_markdown(
     *,
     command: str | None,
     environment: dict[str, Any],
+    diverged: Sequence[str] = (),
 ) -> str:
     """Return the chosen columns, one table per original, and the published claims."""
     lines = []
@@ -81,9 +93,7 @@ def to_markdown(
         f"Code {environment.get('git') or versions.get('orthounlearn', '?')}, "
         f"torch {versions.get('torch', '?')}, {environment.get('device', '?')}.",
         "",
-        LEGEND,
-        "",
-        *([settings, ""] if (settings := _settings(rows)) else []),
+        *(line for note in _notes(rows, diverged) for line in (note, "")),
     ]
     named = _named(rows)
     for title, group in _groups(rows):
@@ -95,7 +105,7 @@ def to_markdown(
     lines += [
         "### The published claims beside ours",
         "",
-        "soft_prune on the originals trained with an orthogonal loss, mean over them.",
+        "soft_prune on each original trained with an orthogonal loss.",
         "",
         *_markdown_table(cells),
     ]
@@ -121,7 +131,9 @@ def to_latex(rows: Sequence[Row], keys: Sequence[str], *, command: str | None) -
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def show(rows: Sequence[Row], keys: Sequence[str], console: Console) -> None:
+def show(
+    rows: Sequence[Row], keys: Sequence[str], console: Console, *, diverged: Sequence[str] = ()
+) -> None:
     """Print the chosen columns and the claims."""
     named = _named(rows)
     for title, group in _groups(rows):
@@ -133,7 +145,7 @@ def show(rows: Sequence[Row], keys: Sequence[str], console: Console) -> None:
         for row in group:
             table.add_row(*_identity(row, named), *_numbers(row, keys))
         console.print(table)
-    console.print(*filter(None, (LEGEND, _settings(rows))), sep="\n", highlight=False)
+    console.print(*_notes(rows, diverged), sep="\n", highlight=False, soft_wrap=True)
     claims = Table(title="The published claims beside soft_prune here", title_justify="left")
     for title in ("Claimed", "Source", "Measured here", "Note"):
         claims.add_column(title)
@@ -142,10 +154,27 @@ def show(rows: Sequence[Row], keys: Sequence[str], console: Console) -> None:
     console.print(claims)
 
 
+def _notes(rows: Sequence[Row], diverged: Sequence[str]) -> list[str]:
+    """Return what a reader of the table has to know, one paragraph each."""
+    lost = f"Diverged, hence without figures: {'; '.join(diverged)}." if diverged else ""
+    return [note for note in (legend(rows), _settings(rows), lost) if note]
+
+
+def legend(rows: Sequence[Row]) -> str:
+    """Return how to read the table."""
+    marked = any(is_marked(name) for row in rows for name in (row.data, row.model, row.method))
+    return f"{LEGEND} {_MARKS}" if marked else LEGEND
+
+
 def _settings(rows: Sequence[Row]) -> str:
-    """Return which methods were tuned and which have their defaults; "" if none has a choice."""
+    """Return which methods were tuned and which have their defaults; "" if none has a choice.
+
+    Of several settings that nobody tuned, no more than one can be the default: they are left out.
+    """
     by_trials: dict[int, list[str]] = {}
     for row in rows:
+        if row.trials == 0 and is_marked(row.method):
+            continue
         if row.trials is not None and row.method not in by_trials.setdefault(row.trials, []):
             by_trials[row.trials].append(row.method)
     return " ".join(

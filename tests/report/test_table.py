@@ -26,16 +26,19 @@ RETRAINED = {"acc/forget_train": 0.0, "acc/retain_test": 0.9, "acc/retain_train"
 def write_run(
     root: Path, method: str, *, seed: int = 0, forget: str = "cat", regularizer: str = "so",
     after: tuple[str, ...] = (), retrained: dict[str, float | None] | None = RETRAINED,
-    trials: int | None = None, **values: float | None,
+    trials: int | None = None, again: str = "", about: dict[str, object] | None = None,
+    **values: float | None,
 ) -> Path:  # fmt: skip
     asked = "-then-".join([*after, forget])
-    folder = root / "toy" / f"net_{regularizer}" / f"seed{seed}" / f"forget-{asked}" / method
+    folder = (
+        root / "toy" / f"net_{regularizer}" / f"seed{seed}" / f"forget-{asked}" / f"{method}{again}"
+    )
     metrics = {f"unlearned/{k.replace('__', '/')}": v for k, v in values.items()}
     metrics |= {f"retrained/{k}": v for k, v in (retrained or {}).items()}
     identity = {"data": "toy", "model": "net", "regularizer": regularizer, "seed": seed,
                 "method": method, "forget": [forget], "after": [[name] for name in after],
                 "trials": trials, "images": IMAGES, "environment": {"device": "cpu"}}  # fmt: skip
-    write_json(folder / "run.json", identity)
+    write_json(folder / "run.json", identity | (about or {}))
     write_json(folder / "metrics.json", metrics)
     return folder
 
