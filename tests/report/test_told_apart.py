@@ -103,17 +103,19 @@ def test_one_cell_audited_several_times_counts_once(tmp_path: Path):
     """The newest version of the audit; of these that which measured most; of these the last."""
     for value, (audit, more) in enumerate([(5, {"probe__k50": 0.1}), (6, {}), (6, {})]):
         folder = write(tmp_path, about={"audit": audit}, acc__retain_test=float(value), **more)
-        os.utime(folder / "metrics.json", (1e9 - value, 1e9 - value))
+        os.utime(folder / "metrics.json", (1e9 + value, 1e9 + value))
     found, _ = find_runs(tmp_path)
-    assert [run.metrics["acc/retain_test"] for run in found] == [1.0]  # later than the third
-    write(tmp_path, about={"audit": 6}, acc__retain_test=9.0, probe__k50=0.1)
+    assert [run.metrics["acc/retain_test"] for run in found] == [2.0]
+    whole = write(tmp_path, about={"audit": 6}, acc__retain_test=9.0, probe__k50=0.1)
+    os.utime(whole / "metrics.json", (1e9 - 1, 1e9 - 1))
     write(tmp_path, seed=1)
+    write(tmp_path, seed=2, about={"origin": "of seed 0"})  # one file, another seed of the method
     write(tmp_path, forget="dog")
     write(tmp_path, forget="dog", after=("cat",))
     write(tmp_path, about={"settings": "ffff2222"})
     found, problems = find_runs(tmp_path)
     assert [run.metrics["acc/retain_test"] for run in found].count(9.0) == 1
-    assert len(found) == 5
+    assert len(found) == 6
     (problem,) = problems
     assert problem.startswith("3 older audits of what was audited again")
 
