@@ -60,19 +60,17 @@ class Run:
         return len(self.after) + 1
 
 
-def find_runs(root: Path, *, data: str | None = None) -> tuple[list[Run], list[str]]:
+def find_runs(root: Path) -> tuple[list[Run], list[str]]:
     """Read all finished runs below a folder.
 
     Args:
         root: Folder of all results.
-        data: Only runs on this data set.
 
     Returns:
         The runs, and one message for each folder that could not be read.
     """
     folders = sorted(path.parent for path in root.glob("*/**/run.json"))
-    runs, problems = read_runs(folders)
-    return [run for run in runs if data in (None, run.data)], problems
+    return read_runs(folders)
 
 
 def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
@@ -89,7 +87,13 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
 
 
 def _read(folder: Path) -> Run:
-    return as_run(folder, read_json(folder / "run.json"), read_json(folder / "metrics.json"))
+    run = as_run(folder, read_json(folder / "run.json"), read_json(folder / "metrics.json"))
+    if not run.metrics:
+        raise UsageError(
+            "its metrics.json has no figure of the unlearned network, so it is damaged. Delete the "
+            "folder and run the job again."
+        )
+    return run
 
 
 def as_run(folder: Path, identity: Mapping[str, Any], metrics: Mapping[str, float | None]) -> Run:
