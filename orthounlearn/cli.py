@@ -1,5 +1,6 @@
 """The command line: `orthounlearn JOB [OVERRIDES]`; each job is a Hydra application."""
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -7,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from orthounlearn import __version__
 from orthounlearn.config import CONF_DIR, resolvers, schema
+from orthounlearn.config.messages import explain, is_slip
 from orthounlearn.errors import UsageError
 
 _USAGE = """\
@@ -38,6 +42,36 @@ examples
 """
 
 
+_USERS = (UsageError, HydraException, OmegaConfBaseException)
+"""Errors that the user can fix: their message is all that is shown."""
+
+
+class _RefusedError(BaseException):
+    """Carries such an error past Hydra, which heads each `Exception` of a job with its overrides.
+
+    Of a multirun they are news, and say which of its jobs failed; of one job the user has just
+    typed them.
+    """
+
+
+def _job(function: Callable[[DictConfig], Any]) -> Callable[[], Any]:
+    """Make a Hydra application of a function, with the file in `conf/` of the same name."""
+
+    @functools.wraps(function)
+    def refusing(config: DictConfig) -> Any:  # noqa: ANN401 - what the function returns
+        try:
+            return function(config)
+        except _USERS as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            raise _RefusedError from error
+
+    as_application = hydra.main(
+        version_base="1.3", config_path=CONF_DIR, config_name=function.__name__
+    )
+    return as_application(refusing)  # type: ignore[no-any-return]
+
+
 def _experiment(config: DictConfig) -> Any:  # noqa: ANN401 - imported late, see below
     # torch and lightning take seconds to import; --help and typing errors should not wait for them.
     from orthounlearn.config.build import plain
@@ -48,7 +82,7 @@ def _experiment(config: DictConfig) -> Any:  # noqa: ANN401 - imported late, see
     return open_experiment(plain(config))
 
 
-@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="train")
+@_job
 def train(config: DictConfig) -> None:
     """Train an original model."""
     from orthounlearn.engine.train import train as job
@@ -57,7 +91,7 @@ def train(config: DictConfig) -> None:
     _say(f"Trained model: {stored.checkpoint}")
 
 
-@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="unlearn")
+@_job
 def unlearn(config: DictConfig) -> float | None:
     """Carry out a forget request and audit the result."""
     from orthounlearn.engine.request import open_request
@@ -69,7 +103,7 @@ def unlearn(config: DictConfig) -> float | None:
     return metrics.get("unlearned/acc/retain_val")
 
 
-@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="evaluate")
+@_job
 def evaluate(config: DictConfig) -> None:
     """Audit a checkpoint that was unlearned elsewhere."""
     from orthounlearn.engine.request import open_request
@@ -80,7 +114,7 @@ def evaluate(config: DictConfig) -> None:
     _summarise(request.folder, metrics)
 
 
-@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="sweep")
+@_job
 def sweep(config: DictConfig) -> None:
     """Run every cell of a table that is missing, and print the table."""
     from orthounlearn.engine.sweep import sweep as job
@@ -89,7 +123,7 @@ def sweep(config: DictConfig) -> None:
     job(_experiment(config), report=table)
 
 
-@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="tune")
+@_job
 def tune(config: DictConfig) -> None:
     """Search a method's settings on validation images."""
     from orthounlearn.engine.tune import tune as job
@@ -97,7 +131,7 @@ def tune(config: DictConfig) -> None:
     _say(f"Written: {job(_experiment(config), tuned_dir=Path(CONF_DIR) / 'method' / 'tuned')}")
 
 
-@hydra.main(version_base="1.3", config_path=CONF_DIR, config_name="report")
+@_job
 def report(config: DictConfig) -> None:
     """Print and write the table of finished runs, and the page with all figures."""
     from orthounlearn.config.build import plain
@@ -165,22 +199,17 @@ def run(job: str, overrides: list[str]) -> int:
     sys.argv = [f"orthounlearn {job}", *overrides]
     try:
         JOBS[job]()
-    except (UsageError, HydraException, OmegaConfBaseException) as error:
+    except (*_USERS, _RefusedError) as error:
         if wants_traceback:
             raise
-        sys.stderr.write(f"error: {_innermost(error)}\n")
+        sys.stderr.write(f"error: {explain(error)}\n")
+        return 2
+    except (AssertionError, ValueError) as error:
+        if wants_traceback or not is_slip(error):
+            raise
+        sys.stderr.write(f"error: {explain(error)}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on where it stopped.\n")
         return 130
     return 0
-
-
-def _innermost(error: BaseException) -> str:
-    """Return the message of the first UsageError in a chain, else the error's own."""
-    current: BaseException | None = error
-    while current is not None:
-        if isinstance(current, UsageError):
-            return str(current)
-        current = current.__cause__
-    return str(error)

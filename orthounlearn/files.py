@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +13,19 @@ from typing import Any
 
 from orthounlearn.errors import UsageError
 
+_ELSEWHERE = (
+    "choose another folder, with paths.runs=FOLDER for results or paths.cache=FOLDER for images"
+)
 _HINTS = {
-    errno.ENOSPC: "the disk is full: free some space or choose another folder",
-    errno.EDQUOT: "the disk quota is used up: free some space or choose another folder",
-    errno.EACCES: "no permission to write there: choose another folder or change its owner",
-    errno.EPERM: "no permission to write there: choose another folder or change its owner",
-    errno.EROFS: "that file system is read-only: choose another folder",
-    errno.EEXIST: "part of that path is a file, not a folder: choose another folder",
-    errno.ENOTDIR: "part of that path is a file, not a folder: choose another folder",
+    errno.ENOSPC: f"no space left on that disk: free some, or {_ELSEWHERE}",
+    errno.EDQUOT: f"the disk quota is used up: free some space, or {_ELSEWHERE}",
+    errno.EACCES: f"no permission to write there: change its owner, or {_ELSEWHERE}",
+    errno.EPERM: f"no permission to write there: change its owner, or {_ELSEWHERE}",
+    errno.EROFS: f"that file system is read-only: {_ELSEWHERE}",
+    errno.EEXIST: f"part of that path is a file, not a folder: {_ELSEWHERE}",
+    errno.ENOTDIR: f"part of that path is a file, not a folder: {_ELSEWHERE}",
 }
+_PROBE = bytes(1 << 16)  # more than the rest of a block that a full disk may have left in a file
 
 
 @contextmanager
@@ -39,14 +44,15 @@ def writing(path: Path) -> Iterator[Path]:
         UsageError: There is no space or no permission.
     """
     make_folder(path.parent)
-    with _explained(path):
+    with explained(path):
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         try:
-            yield temporary
-            temporary.chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
-            temporary.replace(path)
+            with explained(path):  # while the temporary file still takes the space
+                yield temporary
+                temporary.chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
+                temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -57,18 +63,45 @@ def make_folder(path: Path) -> None:
     Raises:
         UsageError: There is no space or no permission, or a file is in the way.
     """
-    with _explained(path):
+    with explained(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Say of an error in the block why `path` cannot be written, if that is the reason.
+
+    Libraries that write files (PyTorch, NumPy) say in their own ways that a write failed, and not
+    why. So the system is asked once more, with a file beside `path`.
+
+    Raises:
+        UsageError: There is no space or no permission.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in _HINTS:
-            raise UsageError(f"Cannot write {path}: {_HINTS[error.errno]}.") from error
+    except UsageError:
         raise
+    except Exception as error:
+        code = getattr(error, "errno", None) or _told_number(error) or _write_error(path.parent)
+        if code in _HINTS:
+            raise UsageError(f"Cannot write {path}: {_HINTS[code]}.") from error
+        raise
+
+
+def _told_number(error: Exception) -> int | None:
+    """Return the error number in a message of Rust's, such as safetensors'."""
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else None
+
+
+def _write_error(folder: Path) -> int | None:
+    """Return the number of the error that writing to a folder meets; None if it works."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(_PROBE)
+    except OSError as error:
+        return error.errno
+    return None
 
 
 def write_text(path: Path, text: str) -> None:

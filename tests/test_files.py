@@ -2,12 +2,16 @@
 
 import errno
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orthounlearn import files
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, file_digest, read_json, write_json, write_text, writing
 
@@ -46,6 +50,69 @@ def test_full_disk_and_missing_permission_are_explained(tmp_path: Path, code: in
             raise OSError(code, "no")
 
     with pytest.raises(UsageError, match="choose another folder"):
+        fails()
+    assert not list(tmp_path.iterdir())
+
+
+WRITERS = {
+    "torch": "import torch; write = lambda p: torch.save(torch.zeros(1 << 20), p)",
+    "safetensors": (
+        "import torch; from safetensors.torch import save_file; "
+        "write = lambda p: save_file({'x': torch.zeros(1 << 20)}, p)"
+    ),
+    "numpy": "import numpy; write = lambda p: numpy.save(p, numpy.zeros(1 << 20))",
+    "text": "write = lambda p: p.write_text('x' * (1 << 22))",
+}
+
+_ON_A_SMALL_DISK = """
+import subprocess, sys
+from pathlib import Path
+from orthounlearn.errors import UsageError
+from orthounlearn.files import writing
+{writer}
+folder = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)
+(folder / "x.npy").write_text("old")
+try:
+    with writing(folder / "x.npy") as temporary:
+        write(temporary)
+except UsageError as error:
+    assert [p.name for p in folder.iterdir()] == ["x.npy"]
+    assert (folder / "x.npy").read_text() == "old"
+    sys.exit(f"refused: {{error}}")
+"""
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_disk_that_is_full_is_explained_whoever_writes(tmp_path: Path, writer: str):
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]  # gone with the process
+    tmp_path = tmp_path.resolve()
+    mount = ["mount", "-t", "tmpfs", "none", str(tmp_path)]
+    if not shutil.which("unshare") or subprocess.run([*namespace, *mount], check=False).returncode:
+        pytest.skip("needs a file system of its own, which only Linux gives")
+    program = _ON_A_SMALL_DISK.format(writer=WRITERS[writer])
+    command = [*namespace, sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert "refused: Cannot write" in done.stderr
+    assert f"{tmp_path}/x.npy: no space left" in done.stderr
+    assert "paths.runs=FOLDER" in done.stderr
+
+
+class WriterError(RuntimeError):
+    pass
+
+
+def test_errors_of_a_writer_that_finds_a_full_disk_alone_are_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fails() -> None:
+        with writing(tmp_path / "x.pt"):
+            raise WriterError("PytorchStreamWriter failed writing file data/0")
+
+    with pytest.raises(WriterError):  # the disk is not full: an error like any other
+        fails()
+    monkeypatch.setattr(files, "_write_error", lambda _: errno.ENOSPC)
+    with pytest.raises(UsageError, match="no space left"):
         fails()
     assert not list(tmp_path.iterdir())
 

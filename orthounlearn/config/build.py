@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from orthounlearn.config.checks import validate_keys
 from orthounlearn.errors import UsageError
 
 T = TypeVar("T")
@@ -31,8 +32,9 @@ def plain(node: DictConfig) -> dict[str, Any]:
     """Return a config as resolved plain dicts and lists.
 
     Raises:
-        UsageError: A mandatory value (`???`) is missing.
+        UsageError: A mandatory value (`???`) is missing, or there is a key that nobody reads.
     """
+    validate_keys(node)
     missing = sorted(OmegaConf.missing_keys(node))
     if missing:
         raise UsageError(
@@ -45,7 +47,8 @@ def plain(node: DictConfig) -> dict[str, Any]:
 def validate_targets(config: Mapping[str, Any]) -> None:
     """Check every `_target_` node before anything is built: it exists and accepts its options.
 
-    Catches what the schema cannot see, such as `learning_rate` given to `torch.optim.SGD`.
+    Catches what the schema cannot see, such as `learning_rate` given to `torch.optim.SGD`, or
+    `lr=-1`.
 
     Raises:
         UsageError: Lists all the nodes that cannot be built.
@@ -81,14 +84,43 @@ def _target_problems(node: Mapping[str, Any], path: str) -> list[str]:
         return [f"{path}: {error}"]
     given = [key for key in node if not key.startswith("_") and key not in NOTES]
     valid, takes_any = _options(target)
-    if takes_any:
-        return []
+    unknown = [] if takes_any else [key for key in given if key not in valid]
+    if not unknown:
+        return _trial_problems(node, target, path)
     return [
         f"{path}.{key}: expected an option of {node['_target_']}, but it has no `{key}`; "
         f"valid are {', '.join(valid) or 'none'}."
-        for key in given
-        if key not in valid
+        for key in unknown
     ]
+
+
+def _trial_problems(node: Mapping[str, Any], target: Callable[..., Any], path: str) -> list[str]:
+    """Return why an optimiser or a scheduler cannot be made of its options.
+
+    They are made when a training starts; here one is made for a single number.
+    """
+    import torch  # here, so that composing a config stays fast
+
+    if not (inspect.isclass(target) and node.get("_partial_")):
+        return []
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    given: Any = parameters
+    if issubclass(target, torch.optim.lr_scheduler.LRScheduler):
+        given = torch.optim.SGD(parameters, lr=1.0, momentum=0.9)
+    elif not issubclass(target, torch.optim.Optimizer):
+        return []
+    try:
+        build(node)(given, **accepted(node, {"total_steps": _STEPS, "T_max": _STEPS}))
+    except (TypeError, ValueError) as error:
+        options = ", ".join(f"{key}={node[key]!r}" for key in node if not key.startswith("_"))
+        return [
+            f"{path}: expected options that {node['_target_']} takes, but of {options} it says: "
+            f"{error}."
+        ]
+    return []
+
+
+_STEPS = 1000
 
 
 def _options(target: Callable[..., Any]) -> tuple[list[str], bool]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from orthounlearn.data.images import ImageData, ImageSet
 from orthounlearn.errors import UsageError
-from orthounlearn.files import digest, read_json, write_json
+from orthounlearn.files import digest, explained, read_json, write_json
 
 _CHUNK = 4096  # images per step of the statistics, so that no data set must fit in memory
 
@@ -104,7 +104,8 @@ def _write(folder: Path, decoded: Decoded) -> None:
             files[f"{part}_images.npy"] = images.images_NHWC
             files[f"{part}_labels.npy"] = images.labels_N
         for file, array in files.items():
-            np.save(temporary / file, array)
+            with explained(folder / file):
+                np.save(temporary / file, array)
         mean, std = channel_statistics(decoded.train.images_NHWC)
         meta = {
             "class_names": decoded.class_names,

@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from orthounlearn.config.build import accepted, build, validate_targets
+from orthounlearn.config.checks import validate_values
 from orthounlearn.data.augment import BatchTransform
 from orthounlearn.data.images import ImageData
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Splits, make_splits
+from orthounlearn.errors import UsageError
 from orthounlearn.files import digest
 from orthounlearn.metrics.shadow import balanced_membership
 
@@ -228,10 +230,18 @@ def open_experiment(config: dict[str, Any]) -> Experiment:
     """Validate a resolved configuration and open its data.
 
     Raises:
-        UsageError: A node cannot be built, or the data cannot be read.
+        UsageError: A value is out of range, a node cannot be built, or the data cannot be read.
     """
+    validate_values(config)
     validate_targets(config)
-    return Experiment(config, _open_data(json.dumps(config["data"]["source"], sort_keys=True)))
+    data = _open_data(json.dumps(config["data"]["source"], sort_keys=True))
+    padding = config["data"]["crop_padding"]
+    if padding >= data.image_size:
+        raise UsageError(
+            f"Expected data.crop_padding to be less than the {data.image_size} pixels of an image, "
+            f"whose border is reflected, but got {padding}."
+        )
+    return Experiment(config, data)
 
 
 @functools.lru_cache(maxsize=2)  # the jobs of a sweep that share a process share the data

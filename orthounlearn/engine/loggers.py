@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger
 
 from orthounlearn.config.build import build
 from orthounlearn.engine.experiment import Experiment
+from orthounlearn.errors import UsageError
 
 
 @contextmanager
@@ -39,7 +40,8 @@ def opened(
     failed = True
     try:
         for logger in loggers:
-            logger.log_hyperparams(experiment.config)
+            with _login_explained():
+                logger.log_hyperparams(experiment.config)
         yield loggers
         failed = False
     finally:
@@ -49,6 +51,20 @@ def opened(
         # before. A request at the end of a fit shares the run of that fit, which ends it.
         if outer is None and _wandb_run() is not None:
             sys.modules["wandb"].finish(exit_code=int(failed))
+
+
+@contextmanager
+def _login_explained() -> Iterator[None]:
+    """Say what to do where W&B cannot begin a run: mostly, nobody has logged in."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("wandb."):
+            raise
+        raise UsageError(
+            f"Expected a W&B account that takes this run, but: {error} Run `wandb login`, or keep "
+            "the run on this machine with logger.offline=true."
+        ) from error
 
 
 def _wandb_run() -> Any:  # noqa: ANN401 - wandb's own class

@@ -67,7 +67,7 @@ def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
     if not table:
         raise UsageError("Expected experiment=NAME with a `table`, such as experiment=digits_cpu.")
     for axis in ("models", "regularizers", "methods", "forget", "seeds"):
-        if not table[axis]:
+        if table[axis] in ([], None):
             raise UsageError(f"Expected table.{axis} to have at least one entry, but it is empty.")
     single = [o for o in command_line_overrides() if o.lstrip("+").startswith("method.")]
     if single:
@@ -102,7 +102,9 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
     shared = command_line_overrides()
     names = experiment.data.class_names
     wanted = range(len(names)) if table["forget"] == "all" else table["forget"]
-    forgets = [list(resolve_forget(entry, names)) for entry in wanted]
+    if isinstance(wanted, (str, int)):  # one request, as in forget=cat
+        wanted = [wanted]
+    forgets = [list(resolve_forget(entry, names, option="table.forget")) for entry in wanted]
     networks = {
         "model": [str(model) for model in table["models"]],
         "regularizer": [str(regularizer) for regularizer in table["regularizers"]],

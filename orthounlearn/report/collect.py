@@ -107,25 +107,23 @@ def find_diverged(
     return sorted(told)
 
 
-def find_runs(root: Path, *, data: str | None = None) -> tuple[list[Run], list[str]]:
+def find_runs(root: Path) -> tuple[list[Run], list[str]]:
     """Read all finished runs below a folder.
 
     Args:
         root: Folder of all results.
-        data: Only runs on this data set.
 
     Returns:
         The runs, and messages as from `read_runs`.
     """
-    return read_runs(sorted(path.parent for path in root.glob("*/**/run.json")), data=data)
+    return read_runs(sorted(path.parent for path in root.glob("*/**/run.json")))
 
 
-def read_runs(folders: Iterable[Path], *, data: str | None = None) -> tuple[list[Run], list[str]]:
+def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
     """Read runs from their folders, a cell that was audited several times once.
 
     Args:
         folders: Of the runs.
-        data: Only runs on this data set.
 
     Returns:
         The runs, with the names of what differs told apart, and what was left out: a message for
@@ -142,7 +140,7 @@ def read_runs(folders: Iterable[Path], *, data: str | None = None) -> tuple[list
             problems.append(f"{folder}: no {error} in it; an older version made it, run it again")
         except (UsageError, TypeError, ValueError) as error:
             problems.append(f"{folder}: {error}")
-    told = _told_apart([run for run in runs if data in (None, run.data)])
+    told = _told_apart(runs)
     kept = _once(told)
     if older := len(told) - len(kept):
         problems.append(
@@ -212,7 +210,13 @@ def _rank(run: Run) -> tuple[float, ...]:
 
 
 def _read(folder: Path) -> Run:
-    return as_run(folder, read_json(folder / "run.json"), read_json(folder / "metrics.json"))
+    run = as_run(folder, read_json(folder / "run.json"), read_json(folder / "metrics.json"))
+    if not run.metrics:
+        raise UsageError(
+            "its metrics.json has no figure of the unlearned network, so it is damaged. Delete the "
+            "folder and run the job again."
+        )
+    return run
 
 
 def as_run(folder: Path, identity: Mapping[str, Any], metrics: Mapping[str, float | None]) -> Run:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from orthounlearn.config.checks import validate_file_name
 from orthounlearn.errors import UsageError
 from orthounlearn.files import write_json, write_text
 from orthounlearn.report.collect import find_diverged, find_runs, read_runs
@@ -51,8 +52,11 @@ def report(
         UsageError: There is no finished run, a column that no figure has, no browser to draw
             figures with, or nothing can be published.
     """
+    validate_file_name("name", name)
     root = Path(runs).absolute()
-    found, problems = find_runs(root, data=dataset) if folders is None else read_runs(folders)
+    found, problems = find_runs(root) if folders is None else read_runs(folders)
+    datasets = sorted({run.data for run in found})
+    found = [run for run in found if dataset in (None, run.data)]
     console = Console(width=None if sys.stdout.isatty() else 200)
     for problem in problems:
         console.print(f"left out: {problem}", style="yellow", highlight=False)
@@ -60,8 +64,9 @@ def report(
         raise UsageError(
             f"Expected finished runs below {root}"
             + (f" on {dataset}" if dataset else "")
-            + ", but there "
-            "are none. Make some with `orthounlearn unlearn` or `orthounlearn sweep`."
+            + ", but there are "
+            + (f"only some on {', '.join(datasets)}. " if datasets else "none. ")
+            + "Make some with `orthounlearn unlearn` or `orthounlearn sweep`."
         )
     rows = make_rows(found)
     keys = chosen_columns(rows, columns or COLUMNS)
