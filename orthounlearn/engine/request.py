@@ -7,6 +7,7 @@ from pathlib import Path
 from orthounlearn.config.build import settings
 from orthounlearn.data.splits import Splits, resolve_sequence
 from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.own_code import sources
 from orthounlearn.engine.store import stored_model
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, file_digest
@@ -76,6 +77,10 @@ class Request:
             "steps": self.steps,
             "original": config["original"] and file_digest(Path(config["original"])),
         }
+        if config["checkpoint"]:  # a training key has these; the hash of a file has not
+            determines |= self.experiment.handling
+        if own := sources([config["method"], config["checkpoint"] and config["model"]]):
+            determines["sources"] = own
         return digest(determines)
 
     @property
