@@ -142,6 +142,12 @@ def test_a_short_training_is_not_taken_for_the_whole_one(open_job):
     assert not torch.equal(weights(short.folder)[name], weights(whole.folder)[name])
 
 
+def test_users_callbacks_run_without_a_logger(open_job):
+    mine = "{_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: no-such-metric}"
+    with pytest.raises(RuntimeError, match="no-such-metric"):
+        ensure_trained(open_job("logger=none", f"+callbacks.mine={mine}"), seed=0)
+
+
 OWN = """
 from orthounlearn.models import resnet
 
