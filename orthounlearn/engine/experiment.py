@@ -26,7 +26,7 @@ from orthounlearn.data.augment import BatchTransform
 from orthounlearn.data.images import ImageData
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Splits, make_splits
-from orthounlearn.engine.own_code import sources
+from orthounlearn.engine.own_code import import_targets, sources
 from orthounlearn.files import digest
 from orthounlearn.metrics.shadow import balanced_membership
 
@@ -286,8 +286,9 @@ def open_experiment(config: dict[str, Any]) -> Experiment:
     """Validate a resolved configuration and open its data.
 
     Raises:
-        UsageError: A node cannot be built, or the data cannot be read.
+        UsageError: A module or a node is not sound, or the data cannot be read.
     """
+    import_targets(config)
     validate_targets(config)
     return Experiment(config, _open_data(json.dumps(config["data"]["source"], sort_keys=True)))
 

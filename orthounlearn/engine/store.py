@@ -8,6 +8,7 @@ from filelock import FileLock
 from torch import nn
 
 from orthounlearn.engine.checkpoints import load_network
+from orthounlearn.engine.dry_run import check_training
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.fit import Fit, fit, fit_on_several_devices
 from orthounlearn.files import make_folder, read_json
@@ -99,11 +100,12 @@ def ensure_trained(
         on_fit_end: Called with the network at the end of the fit, if there is one in this process.
 
     Raises:
-        UsageError: The training diverged.
+        UsageError: The network does not fit the images, or the training diverged.
     """
     stored = stored_model(experiment, without=without, seed=seed, shadow=shadow)
     if stored.is_trained:
         return stored
+    check_training(experiment)
     make_folder(stored.folder)
     with FileLock(stored.folder.with_suffix(".lock")):
         if not stored.is_trained:
