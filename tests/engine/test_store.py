@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 
 from orthounlearn.engine import store
 from orthounlearn.engine.own_code import sources
-from orthounlearn.engine.store import ensure_trained, stored_model
+from orthounlearn.engine.request import open_request
+from orthounlearn.engine.store import ensure_trained, short_name, stored_model
 from orthounlearn.errors import UsageError
 from orthounlearn.files import read_json
 from orthounlearn.lit.classifier import LitClassifier
@@ -182,6 +184,28 @@ def test_only_the_users_own_files_are_sources():
     targets = ("own_net_module.net", "torchvision.models.resnet18", "orthounlearn.models.resnet")
     assert list(sources([{"_target_": target} for target in targets])) == ["own_net_module.net"]
     assert sources({"_target_": "functools.partial"}) == {}
+
+
+def test_names_that_are_too_long_end_in_a_hash():
+    one, other = ("_".join([*["ß" * 20] * 15, last]) for last in "ab")
+    assert len(short_name(one).encode()) <= 200
+    assert short_name(one).startswith("ß" * 20 + "_")
+    assert short_name(one) != short_name(other)
+    assert short_name(one[:100]) == one[:100]
+
+
+def test_long_class_names_are_no_path_too_long(open_job):
+    experiment = open_job("recipe.epochs=1", "forget=[1,2]")
+    long = tuple(f"{c}" * 200 for c in range(10))
+    experiment = replace(experiment, data=replace(experiment.data, class_names=long))
+    assert ensure_trained(experiment, seed=0, without=(1, 2)).is_trained
+    open_request(experiment).folder.mkdir(parents=True)
+
+
+def test_networks_of_a_name_with_a_dot_do_not_share_a_lock(open_job):
+    experiment = open_job("recipe.epochs=1", "model.name=net.v2")
+    stored = ensure_trained(experiment, seed=0)
+    assert stored.folder.with_name(stored.folder.name + ".lock").exists()
 
 
 def test_seed_determinism(open_job):
