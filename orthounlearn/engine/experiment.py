@@ -27,6 +27,7 @@ from orthounlearn.data.images import ImageData
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Splits, make_splits
 from orthounlearn.engine.own_code import import_targets, sources
+from orthounlearn.errors import UsageError
 from orthounlearn.files import digest
 from orthounlearn.metrics.shadow import balanced_membership
 
@@ -71,6 +72,13 @@ _TRAINER_USUAL = {
 
 MONITORS = (LearningRateMonitor, DeviceStatsMonitor)
 """Callbacks that only log: they need a logger, and change no weights."""
+
+_COUNTS = (
+    ("recipe", "epochs"),
+    ("recipe", "batch_size"),
+    ("metrics", "batch_size"),
+    ("metrics", "max_images"),
+)
 
 _PACKAGES = (
     "orthounlearn",
@@ -286,11 +294,21 @@ def open_experiment(config: dict[str, Any]) -> Experiment:
     """Validate a resolved configuration and open its data.
 
     Raises:
-        UsageError: A module or a node is not sound, or the data cannot be read.
+        UsageError: A module, a node or a size is not sound, or the data cannot be read.
     """
     import_targets(config)
     validate_targets(config)
+    _require_counts(config)
     return Experiment(config, _open_data(json.dumps(config["data"]["source"], sort_keys=True)))
+
+
+def _require_counts(config: Mapping[str, Any]) -> None:
+    """Refuse sizes that something else would stumble over once files are written."""
+    for group, option in _COUNTS:
+        if config[group][option] < 1:
+            raise UsageError(
+                f"Expected {group}.{option} of at least 1, but got {config[group][option]}."
+            )
 
 
 @functools.lru_cache(maxsize=2)  # the jobs of a sweep that share a process share the data

@@ -101,6 +101,8 @@ def evaluate(request: Request) -> dict[str, float | None]:
         return _metrics(request)
     check_network(experiment)
     net = experiment.new_net(experiment.config["seed"])
+    if experiment.config["original"]:  # read again in the audit: damaged, it costs no run directory
+        load_network(net, Path(experiment.config["original"]))
     load_network(net, Path(experiment.config["checkpoint"]))
     start_run(request)
     with reporting(request.folder / "status.json", _what(request)):

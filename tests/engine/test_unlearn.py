@@ -227,6 +227,25 @@ def test_source_of_a_users_method_is_part_of_the_key(
     assert open_request(experiment).key != key
 
 
+def test_damaged_original_leaves_no_run_directory(request_job: Open, tmp_path: Path):
+    experiment = request_job()
+    given = ensure_trained(experiment, seed=0).checkpoint
+    (tmp_path / "damaged.pt").write_text("no network")
+    files = f"checkpoint={given}", f"original={tmp_path / 'damaged.pt'}"
+    request = open_request(request_job(*files, job="evaluate"))
+    with pytest.raises(UsageError, match=r"damaged\.pt"):
+        evaluate(request)
+    assert not request.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "option", ["recipe.epochs", "recipe.batch_size", "metrics.batch_size", "metrics.max_images"]
+)
+def test_sizes_are_refused_before_anything_is_written(open_job: Open, option: str):
+    with pytest.raises(UsageError, match=f"{option} of at least 1, but got 0"):
+        open_job(f"{option}=0")
+
+
 def test_missing_checkpoint_is_named(request_job: Open):
     with pytest.raises(UsageError, match=r"no /no/file\.pt"):
         unlearn(open_request(request_job("checkpoint=/no/file.pt")))
