@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from orthounlearn.errors import UsageError
 from orthounlearn.files import writing
 
+_HOLDERS = ("state_dict", "model_state_dict", "model", "net")
+"""Keys under which training scripts put the weights, beside optimiser and epoch."""
+
 _PREFIXES = ("net.", "model.", "module.", "_orig_mod.", "backbone.")
 """What wrappers (Lightning modules, DDP, torch.compile) put before the names of weights."""
 
@@ -34,9 +37,8 @@ def load_network(net: nn.Module, path: Path) -> dict[str, Any]:
     """
     stored = _read(path)
     about = stored.get("about", {}) if isinstance(stored.get("about", {}), dict) else {}
-    state = stored.get("state_dict", stored)
     expected = net.state_dict()
-    state = _strip_prefix(state, expected)
+    state = _strip_prefix(_weights(stored, path), expected)
     problems = [f"{name} is missing" for name in expected.keys() - state.keys()]
     problems += [f"{name} is not in the network" for name in state.keys() - expected.keys()]
     problems += [
@@ -62,17 +64,9 @@ def _read(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:
+    except Exception as error:  # pickle raises almost anything for what is no pickle
         raise UsageError(
-            f"Cannot read the checkpoint {path}: {_first_line(error)} Expected a .ckpt or "
+            f"Cannot read the checkpoint {path}: {_reason(error)} Expected a .ckpt or "
             ".pt file with a state dict of tensors and plain values (it is read with "
             "weights_only=True), or a .safetensors file."
         ) from error
@@ -84,13 +78,38 @@ def _read(path: Path) -> dict[str, Any]:
     return stored
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), f"{type(error).__name__}.")
+def _reason(error: Exception) -> str:
+    """Return what a reader says, unless it means nothing but that the file is another kind."""
+    told = isinstance(error, SafetensorError | pickle.UnpicklingError | RuntimeError | OSError)
+    line = next(iter(str(error).splitlines()), "") if told else ""
+    return f"{line.rstrip('.')}." if line else "it is no file of torch.save."
 
 
-def _strip_prefix(state: Mapping[str, Any], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _weights(stored: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, from the key that holds them or from its top.
+
+    Raises:
+        UsageError: There are none.
+    """
+    held = [stored[key] for key in _HOLDERS if isinstance(stored.get(key), Mapping)]
+    for place in (*held, stored):
+        tensors = {
+            name: value
+            for name, value in place.items()
+            if isinstance(name, str) and isinstance(value, Tensor)
+        }
+        if tensors:
+            return tensors
+    found = [f"{key} ({type(value).__name__})" for key, value in stored.items()]
+    raise UsageError(
+        f"Expected {path} to hold a state dict of tensors, at its top or as one of "
+        f"{', '.join(_HOLDERS)}, but found {', '.join(found[:8]) or 'nothing'} in it. "
+        "Save net.state_dict()."
+    )
+
+
+def _strip_prefix(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Remove a wrapper's prefix, and entries beside the network's own (losses, metrics)."""
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if expected.keys() <= tensors.keys():
         return tensors
     for prefix in _PREFIXES:

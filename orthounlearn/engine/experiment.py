@@ -16,21 +16,42 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from torch import nn
 
-from orthounlearn.config.build import accepted, build, validate_targets
+from orthounlearn.config.build import accepted, build, locate, validate_targets
 from orthounlearn.config.checks import validate_values
 from orthounlearn.data.augment import BatchTransform
 from orthounlearn.data.images import ImageData
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Splits, make_splits
+from orthounlearn.engine.own_code import import_targets, sources
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest
 from orthounlearn.metrics.shadow import balanced_membership
 
-_TRAINER_DETERMINES = (
+_TRAINER_COMFORT = frozenset(
+    {
+        # Where the arithmetic runs: another device rounds otherwise, as another processor does.
+        "accelerator",
+        # What is shown and written.
+        "enable_progress_bar",
+        "enable_model_summary",
+        "log_every_n_steps",
+        "profiler",
+        # Set by each fit, whatever the node says (see `Experiment.trainer`).
+        "max_epochs",
+        "callbacks",
+        "logger",
+        "enable_checkpointing",
+        "default_root_dir",
+    }
+)
+"""Options of the trainer that cannot change the weights; all others are part of the key."""
+
+_TRAINER_ALWAYS = (
     "precision",
     "devices",
     "num_nodes",
@@ -39,7 +60,19 @@ _TRAINER_DETERMINES = (
     "gradient_clip_val",
     "limit_train_batches",
 )
-"""Options of the trainer that change the weights; the others are comfort."""
+"""Options that are in the key even where they are not set: keys had these alone once."""
+
+_TRAINER_USUAL = {
+    "_target_": "lightning.Trainer",
+    "deterministic": True,
+    "benchmark": False,
+    "check_val_every_n_epoch": 1,
+    "num_sanity_val_steps": 0,
+}
+"""Values of `conf/trainer` that the key leaves out, as it does null elsewhere: old keys hold."""
+
+MONITORS = (LearningRateMonitor, DeviceStatsMonitor)
+"""Callbacks that only log: they need a logger, and change no weights."""
 
 _PACKAGES = (
     "orthounlearn",
@@ -204,22 +237,47 @@ class Experiment:
         cut = [self.config["data"][k] for k in ("val_fraction", "split_seed")]
         return {"data": self.data.fingerprint, "cut": cut}
 
+    @property
+    def handling(self) -> dict[str, Any]:
+        """How a network is built, run and fitted, whatever its weights."""
+        config = self.config
+        return {
+            "model": config["model"],
+            "trainer": _trainer_settings(config["trainer"]),
+            "augmentation": [config["data"][k] for k in ("crop_padding", "flip")],
+        }
+
     def training_key(self, *, without: Sequence[int], seed: int, shadow: int | None = None) -> str:
         """Return the key of what determines a trained network."""
         config = self.config
+        training = {k: config[k] for k in ("regularizer", "optimizer", "scheduler")}
+        callbacks = [node for node in config["callbacks"].values() if node and _acts(node)]
+        own = sources([config["model"], config["trainer"], training, callbacks])
         return digest(
             {
                 "recipe": RECIPE_VERSION,
                 **self.trained_on,
-                "augmentation": [config["data"][k] for k in ("crop_padding", "flip")],
+                **self.handling,
                 "without": list(without),
                 "seed": seed,
-                "trainer": {k: config["trainer"].get(k) for k in _TRAINER_DETERMINES},
-                **{k: config[k] for k in ("model", "regularizer", "optimizer", "scheduler")},
+                **training,
                 "training": config["recipe"],
                 **({} if shadow is None else {"shadow": shadow}),
+                **({"callbacks": callbacks} if callbacks else {}),
+                **({"sources": own} if own else {}),
             }
         )
+
+
+def _trainer_settings(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a trainer that may change the weights."""
+    values = {key: node.get(key) for key in (*node, *_TRAINER_USUAL) if key not in _TRAINER_COMFORT}
+    unusual = {key: value for key, value in values.items() if value != _TRAINER_USUAL.get(key)}
+    return {**unusual, **{key: node.get(key) for key in _TRAINER_ALWAYS}}
+
+
+def _acts(callback: Mapping[str, Any]) -> bool:
+    return locate(str(callback["_target_"])) not in MONITORS
 
 
 RECIPE_VERSION = 1
@@ -230,9 +288,11 @@ def open_experiment(config: dict[str, Any]) -> Experiment:
     """Validate a resolved configuration and open its data.
 
     Raises:
-        UsageError: A value is out of range, a node cannot be built, or the data cannot be read.
+        UsageError: A value is out of range, a module or a node is not sound, or the data cannot
+            be read.
     """
     validate_values(config)
+    import_targets(config)
     validate_targets(config)
     data = _open_data(json.dumps(config["data"]["source"], sort_keys=True))
     padding = config["data"]["crop_padding"]

@@ -5,20 +5,21 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from lightning import seed_everything
+from lightning import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from torch import nn
 
 from orthounlearn.config.build import build
 from orthounlearn.engine.checkpoints import save_network
 from orthounlearn.engine.experiment import (
+    MONITORS,
     Experiment,
     environment,
     open_experiment,
@@ -101,7 +102,11 @@ def fit(
     with opened(experiment, folder, job_type="train") as loggers:
         trainer = experiment.trainer(
             epochs=recipe["epochs"],
-            callbacks=[timer, *_callbacks(experiment, task, on_fit_end)],
+            callbacks=[
+                timer,
+                *_callbacks(experiment, task, on_fit_end),
+                *_own_callbacks(config["callbacks"], logged=bool(loggers)),
+            ],
             logger=loggers,
             folder=folder,
         )
@@ -145,9 +150,13 @@ def _callbacks(
         callbacks.append(ImageSizes(config["recipe"]["image_sizes"]))
     if on_fit_end is not None:
         callbacks.append(UnlearnOnFitEnd(on_fit_end))
-    if config["logger"]:  # the monitors among them need one
-        callbacks += [build(node) for node in config["callbacks"].values() if node]
     return callbacks
+
+
+def _own_callbacks(nodes: Mapping[str, Any], *, logged: bool) -> list[Callback]:
+    """Return the configured callbacks; monitors only where there is a logger, which they need."""
+    built = [build(node, Callback) for node in nodes.values() if node]
+    return [callback for callback in built if logged or not isinstance(callback, MONITORS)]
 
 
 def fit_on_several_devices(experiment: Experiment, task: Fit) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from orthounlearn.config.build import settings
 from orthounlearn.data.splits import Splits, resolve_sequence
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.engine.store import stored_model
+from orthounlearn.engine.own_code import sources
+from orthounlearn.engine.store import short_name, stored_model
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, file_digest
 from orthounlearn.metrics.suite import PROBES
@@ -76,6 +77,10 @@ class Request:
             "steps": self.steps,
             "original": config["original"] and file_digest(Path(config["original"])),
         }
+        if config["checkpoint"]:  # a training key has these; the hash of a file has not
+            determines |= self.experiment.handling
+        if own := sources([config["method"], config["checkpoint"] and config["model"]]):
+            determines["sources"] = own
         return digest(determines)
 
     @property
@@ -91,9 +96,9 @@ class Request:
         return (
             experiment.runs
             / experiment.data.name
-            / f"{experiment.model_name}_{config['regularizer']['name']}"
+            / short_name(f"{experiment.model_name}_{config['regularizer']['name']}")
             / f"seed{config['seed']}"
-            / f"forget-{forgotten}".replace("/", "-")
+            / short_name(f"forget-{forgotten}".replace("/", "-"))
             / f"{config['method']['name'] if config['method'] else 'evaluate'}_{self.key[:8]}"
         )
 

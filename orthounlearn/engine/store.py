@@ -8,9 +8,12 @@ from filelock import FileLock
 from torch import nn
 
 from orthounlearn.engine.checkpoints import load_network
+from orthounlearn.engine.dry_run import check_training
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.fit import Fit, fit, fit_on_several_devices
-from orthounlearn.files import make_folder, read_json
+from orthounlearn.files import digest, make_folder, read_json
+
+_LONGEST = 200  # bytes of a name
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,22 @@ def stored_model(
     if without:
         parts.append("without-" + "-".join(experiment.data.class_names[c] for c in without))
     name = "_".join(_slug(part) for part in parts)
-    return StoredModel(experiment.runs / "models" / f"{name}_{key[:8]}", key)
+    return StoredModel(experiment.runs / "models" / f"{short_name(name)}_{key[:8]}", key)
+
+
+def short_name(text: str) -> str:
+    """Return a text as a part of a path: its tail is a hash where it is too long for a file system.
+
+    File systems end names at 255 bytes; 55 are left for keys and endings.
+
+    >>> short_name("forget-cat")
+    'forget-cat'
+    >>> short_name("forget-" + "cat+" * 99)[-14:]
+    '+cat+-9bcc24a4'
+    """
+    if len(text.encode()) <= _LONGEST:
+        return text
+    return f"{text.encode()[: _LONGEST - 9].decode(errors='ignore')}-{digest(text)[:8]}"
 
 
 def _slug(text: str) -> str:
@@ -99,13 +117,15 @@ def ensure_trained(
         on_fit_end: Called with the network at the end of the fit, if there is one in this process.
 
     Raises:
-        UsageError: The training diverged.
+        UsageError: The network does not fit the images, or the training diverged.
     """
     stored = stored_model(experiment, without=without, seed=seed, shadow=shadow)
     if stored.is_trained:
         return stored
+    check_training(experiment)
     make_folder(stored.folder)
-    with FileLock(stored.folder.with_suffix(".lock")):
+    # Not `with_suffix`: names with a dot would share a lock, and wait for themselves.
+    with FileLock(stored.folder.with_name(stored.folder.name + ".lock")):
         if not stored.is_trained:
             task = Fit(stored.folder, stored.key, tuple(without), seed, shadow)
             if experiment.on_several_devices:

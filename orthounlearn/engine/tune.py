@@ -26,6 +26,7 @@ from orthounlearn.data.splits import Splits, resolve_forget
 from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.own_code import sources
 from orthounlearn.engine.request import refuse_earlier_requests
 from orthounlearn.engine.store import StoredModel, ensure_trained
 from orthounlearn.engine.timing import run_once
@@ -125,11 +126,13 @@ def _cells(experiment: Experiment, options: Mapping[str, Any]) -> list[Cell]:
 def _study(experiment: Experiment, space: Mapping[str, Any], cells: Sequence[Cell]) -> optuna.Study:
     """Open the stored search of exactly this question."""
     name = experiment.config["method"]["name"]
+    own = sources(experiment.config["method"])
     question = digest(
         {
             "method": settings(experiment.config["method"]),
             "space": space,
             "cells": [[cell.stored.key, cell.splits.hash] for cell in cells],
+            **({"sources": own} if own else {}),
         }
     )
     path = experiment.runs / "tune" / experiment.data.name / f"{name}_{question[:8]}.log"

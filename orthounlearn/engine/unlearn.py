@@ -20,6 +20,7 @@ from orthounlearn.engine.audit.network import audit_network
 from orthounlearn.engine.audit.predict import save_outputs
 from orthounlearn.engine.checkpoints import load_network, save_network
 from orthounlearn.engine.context import RequestContext
+from orthounlearn.engine.dry_run import check_network
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
 from orthounlearn.engine.loggers import opened
 from orthounlearn.engine.request import AUDIT_VERSION, Request
@@ -100,7 +101,10 @@ def evaluate(request: Request) -> dict[str, float | None]:
         raise UsageError("Expected checkpoint=FILE: the network that was unlearned elsewhere.")
     if request.is_done:
         return _metrics(request)
+    check_network(experiment)
     net = experiment.new_net(experiment.config["seed"])
+    if experiment.config["original"]:  # read again in the audit: damaged, it costs no run directory
+        load_network(net, Path(experiment.config["original"]))
     load_network(net, Path(experiment.config["checkpoint"]))
     start_run(request)
     with reporting(request.folder / "status.json", _what(request)):
@@ -149,6 +153,8 @@ def _start(request: Request, method: UnlearningMethod, trained: nn.Module | None
 def _original(request: Request, trained: nn.Module | None) -> _Start:
     experiment = request.experiment
     config = experiment.config
+    if config["checkpoint"]:
+        check_network(experiment)
     net = experiment.new_net(config["seed"])
     if trained is not None:
         net.load_state_dict(trained.state_dict())

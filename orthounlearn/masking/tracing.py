@@ -113,26 +113,32 @@ def select_sites(sites: Sequence[Site], which: str | Sequence[str]) -> tuple[Sit
     Raises:
         UsageError: Nothing matches; lists what there is.
     """
-    if isinstance(which, str) and which in {"last", "inner", "convs", "streams"}:
-        if which == "last":
-            chosen = [
-                s for s in sites if s.feeds_classifier and (s.kind == "stream" or not s.in_stream)
-            ]
-        elif which == "streams":
-            chosen = [s for s in sites if s.kind == "stream"]
-        else:
-            chosen = [
-                s for s in sites if s.kind == "conv" and (which == "convs" or not s.in_stream)
-            ]
+    groups = _groups(sites)
+    if isinstance(which, str) and which in groups:
+        chosen = groups[which]
     else:
         patterns = [which] if isinstance(which, str) else list(which)
         chosen = [s for s in sites if any(fnmatchcase(s.name, pattern) for pattern in patterns)]
     if not chosen:
+        there = [f"method.sites={name}" for name, members in groups.items() if members]
         raise UsageError(
-            f"Expected sites to be last, inner, convs, streams or names, but {which!r} matches "
-            f"nothing in this network. Names: {', '.join(site.name for site in sites)}."
+            f"Expected sites to be {', '.join(groups)} or names, but {which!r} matches nothing in "
+            f"this network. Choose {' or '.join(there)}, or names. "
+            f"Names: {', '.join(site.name for site in sites)}."
         )
     return tuple(chosen)
+
+
+def _groups(sites: Sequence[Site]) -> dict[str, list[Site]]:
+    """Return the sites by the words that choose several of them."""
+    convs = [s for s in sites if s.kind == "conv"]
+    streams = [s for s in sites if s.kind == "stream"]
+    return {
+        "last": [s for s in sites if s.feeds_classifier and (s in streams or not s.in_stream)],
+        "inner": [s for s in convs if not s.in_stream],
+        "convs": convs,
+        "streams": streams,
+    }
 
 
 class _Channels:

@@ -10,7 +10,7 @@ from rich.console import Console
 from orthounlearn.config.checks import validate_file_name
 from orthounlearn.errors import UsageError
 from orthounlearn.files import write_json, write_text
-from orthounlearn.report.collect import find_diverged, find_runs, read_runs
+from orthounlearn.report.collect import find_diverged, find_runs, plain_name, read_runs
 from orthounlearn.report.columns import COLUMNS
 from orthounlearn.report.columns import columns as chosen_columns
 from orthounlearn.report.rows import make_rows
@@ -55,8 +55,8 @@ def report(
     validate_file_name("name", name)
     root = Path(runs).absolute()
     found, problems = find_runs(root) if folders is None else read_runs(folders)
-    datasets = sorted({run.data for run in found})
-    found = [run for run in found if dataset in (None, run.data)]
+    datasets = sorted({plain_name(run.data) for run in found})
+    found = [run for run in found if dataset in (None, run.data, plain_name(run.data))]
     console = Console(width=None if sys.stdout.isatty() else 200)
     for problem in problems:
         console.print(f"left out: {problem}", style="yellow", highlight=False)

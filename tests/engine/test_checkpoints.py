@@ -54,6 +54,36 @@ def test_plain_state_dict_and_safetensors(tmp_path: Path):
         assert equal(net, other)
 
 
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "net"])
+def test_weights_beside_an_optimizer_are_found(tmp_path: Path, key: str):
+    net, other = network(), network()
+    torch.save({"epoch": 3, "optimizer": {"lr": 0.1}, key: net.state_dict()}, tmp_path / "m.pt")
+    load_network(other, tmp_path / "m.pt")
+    assert equal(net, other)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"state_dict": [1]}, r"state_dict \(list\)"),
+        ({"weights": {}, "epoch": 3}, r"weights \(dict\), epoch \(int\)"),
+        ({0: torch.ones(1)}, r"0 \(Tensor\)"),
+        ({}, "nothing"),
+    ],
+)
+def test_keys_of_a_file_without_weights_are_named(tmp_path: Path, content: dict, found: str):
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(UsageError, match=rf"m\.pt to hold a state dict.*found {found} in it"):
+        load_network(network(), tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize("text", ["hello world\n", "state", ""])
+def test_text_is_said_to_be_no_checkpoint(tmp_path: Path, text: str):
+    (tmp_path / "m.pt").write_text(text)
+    with pytest.raises(UsageError, match=r"m\.pt: it is no file of torch\.save\. Expected"):
+        load_network(network(), tmp_path / "m.pt")
+
+
 class Attack:
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,13 +1,17 @@
 """The model store: trained once, under what determines it; resumable; deterministic."""
 
+import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from orthounlearn.engine import store
-from orthounlearn.engine.store import ensure_trained, stored_model
+from orthounlearn.engine.own_code import sources
+from orthounlearn.engine.request import open_request
+from orthounlearn.engine.store import ensure_trained, short_name, stored_model
 from orthounlearn.errors import UsageError
 from orthounlearn.files import read_json
 from orthounlearn.lit.classifier import LitClassifier
@@ -74,7 +78,16 @@ def test_two_that_want_the_same_network_wait_for_one_training(open_job, count_fi
         "data.flip=true",
         "trainer.precision=64-true",
         "trainer.accumulate_grad_batches=2",
+        "+trainer.max_steps=1",
+        "+trainer.max_time={seconds:1}",
+        "+trainer.overfit_batches=1",
+        "+trainer.sync_batchnorm=true",
+        "+trainer.gradient_clip_algorithm=value",
+        "trainer.deterministic=false",
+        "trainer.deterministic=null",
+        "~trainer.deterministic",
         "scheduler=none",
+        "+callbacks.mine._target_=lightning.pytorch.callbacks.StochasticWeightAveraging",
     ],
 )
 def test_whatever_changes_the_weights_changes_the_key(open_job, other: str):
@@ -100,12 +113,99 @@ def test_seed_and_left_out_classes_change_the_key(open_job):
         "forget=4",
         "metrics.max_images=10",
         "trainer.enable_progress_bar=true",
+        "trainer.log_every_n_steps=1",
+        "trainer.accelerator=cpu",
+        "+trainer.max_time=null",
+        "callbacks=none",
+        "+callbacks.mine._target_=lightning.pytorch.callbacks.DeviceStatsMonitor",
         "paths.runs=/elsewhere",
     ],
 )
 def test_comfort_does_not_change_the_key(open_job, comfort: str):
     keys = [stored_model(open_job(*o), seed=0).key for o in ((), (comfort,))]
     assert keys[0] == keys[1]
+
+
+def test_usual_trainer_adds_nothing_to_the_key(open_job):
+    """Networks that were stored when the key had seven options of the trainer are still found."""
+    trainer = open_job("trainer.precision=32-true").handling["trainer"]
+    assert {key: value for key, value in trainer.items() if value is not None} == {
+        "precision": "32-true",
+        "devices": 1,
+        "accumulate_grad_batches": 1,
+    }
+    assert len(trainer) == 7
+
+
+def test_a_short_training_is_not_taken_for_the_whole_one(open_job):
+    short = ensure_trained(open_job("recipe.epochs=1", "+trainer.max_steps=1"), seed=0)
+    whole = ensure_trained(open_job("recipe.epochs=1"), seed=0)
+    name = "classifier.weight"
+    assert not torch.equal(weights(short.folder)[name], weights(whole.folder)[name])
+
+
+def test_users_callbacks_run_without_a_logger(open_job):
+    mine = "{_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: no-such-metric}"
+    with pytest.raises(RuntimeError, match="no-such-metric"):
+        ensure_trained(open_job("logger=none", f"+callbacks.mine={mine}"), seed=0)
+
+
+OWN = """
+from orthounlearn.models import resnet
+
+def net(**options):
+    return resnet(depth=20, width=4, **options)
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a user's module with a network, which the name `own_net_module` imports."""
+    path = tmp_path / "own_net_module.py"
+    path.write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, path.stem, raising=False)
+    return path
+
+
+OWN_NET = ("model=custom", "~model.width", "model._target_=own_net_module.net")
+
+
+def test_source_of_a_users_network_is_part_of_the_key(open_job, own_module: Path):
+    experiment = open_job(*OWN_NET)
+    key = stored_model(experiment, seed=0).key
+    assert stored_model(experiment, seed=0).key == key
+    own_module.write_text(OWN + "# edited\n")
+    assert stored_model(experiment, seed=0).key != key
+
+
+@pytest.mark.usefixtures("own_module")
+def test_only_the_users_own_files_are_sources():
+    targets = ("own_net_module.net", "torchvision.models.resnet18", "orthounlearn.models.resnet")
+    assert list(sources([{"_target_": target} for target in targets])) == ["own_net_module.net"]
+    assert sources({"_target_": "functools.partial"}) == {}
+
+
+def test_names_that_are_too_long_end_in_a_hash():
+    one, other = ("_".join([*["ß" * 20] * 15, last]) for last in "ab")
+    assert len(short_name(one).encode()) <= 200
+    assert short_name(one).startswith("ß" * 20 + "_")
+    assert short_name(one) != short_name(other)
+    assert short_name(one[:100]) == one[:100]
+
+
+def test_long_class_names_are_no_path_too_long(open_job):
+    experiment = open_job("recipe.epochs=1", "forget=[1,2]")
+    long = tuple(f"{c}" * 200 for c in range(10))
+    experiment = replace(experiment, data=replace(experiment.data, class_names=long))
+    assert ensure_trained(experiment, seed=0, without=(1, 2)).is_trained
+    open_request(experiment).folder.mkdir(parents=True)
+
+
+def test_networks_of_a_name_with_a_dot_do_not_share_a_lock(open_job):
+    experiment = open_job("recipe.epochs=1", "model.name=net.v2")
+    stored = ensure_trained(experiment, seed=0)
+    assert stored.folder.with_name(stored.folder.name + ".lock").exists()
 
 
 def test_seed_determinism(open_job):

@@ -197,6 +197,55 @@ def test_evaluate_audits_a_file_as_it_is(request_job: Open):
     assert "unlearned/time/unlearn_s" not in found
 
 
+@pytest.mark.parametrize("other", ["+trainer.max_steps=1", "data.crop_padding=3", "model.depth=32"])
+def test_how_a_users_file_is_run_and_fitted_is_part_of_the_key(
+    request_job: Open, tmp_path: Path, other: str
+):
+    (tmp_path / "mine.pt").write_bytes(b"opened later")
+    given = f"checkpoint={tmp_path / 'mine.pt'}", "method=fine_tune"
+    keys = {open_request(request_job(*given, *more)).key for more in ((), (other,))}
+    assert len(keys) == 2
+
+
+OWN_METHOD = """
+from orthounlearn.methods.mask_logit import MaskLogit
+
+class Own(MaskLogit):
+    pass
+"""
+
+
+def test_source_of_a_users_method_is_part_of_the_key(
+    request_job: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "own_method_module.py"
+    path.write_text(OWN_METHOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    experiment = request_job("method=mask_logit", "method._target_=own_method_module.Own")
+    key = open_request(experiment).key
+    path.write_text(OWN_METHOD + "# edited\n")
+    assert open_request(experiment).key != key
+
+
+def test_damaged_original_leaves_no_run_directory(request_job: Open, tmp_path: Path):
+    experiment = request_job()
+    given = ensure_trained(experiment, seed=0).checkpoint
+    (tmp_path / "damaged.pt").write_text("no network")
+    files = f"checkpoint={given}", f"original={tmp_path / 'damaged.pt'}"
+    request = open_request(request_job(*files, job="evaluate"))
+    with pytest.raises(UsageError, match=r"damaged\.pt"):
+        evaluate(request)
+    assert not request.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "option", ["recipe.epochs", "recipe.batch_size", "metrics.batch_size", "metrics.max_images"]
+)
+def test_sizes_are_refused_before_anything_is_written(open_job: Open, option: str):
+    with pytest.raises(UsageError, match=f"{option} to be at least 1, but got 0"):
+        open_job(f"{option}=0")
+
+
 def test_missing_checkpoint_is_named(request_job: Open):
     with pytest.raises(UsageError, match=r"no /no/file\.pt"):
         unlearn(open_request(request_job("checkpoint=/no/file.pt")))

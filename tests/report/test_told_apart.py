@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from orthounlearn.errors import UsageError
 from orthounlearn.report import job, writers
 from orthounlearn.report.cases import make_cases
 from orthounlearn.report.claims import claim_lines
@@ -136,8 +137,11 @@ def test_a_run_of_an_older_version_gives_way_to_the_same_cell_of_today(tmp_path:
 def test_a_data_set_is_asked_for_by_its_name(tmp_path: Path):
     for fingerprint in ("d1", "d2"):
         write(tmp_path, about={"data_fingerprint": fingerprint})
-    assert [run.data for run in find_runs(tmp_path, data="toy")[0]] == ["toy #d1", "toy #d2"]
-    assert find_runs(tmp_path, data="other")[0] == []
+    job.report(runs=str(tmp_path), name="mine", dataset="toy")
+    rows = json.loads((tmp_path / "tables/mine/table.json").read_text())["rows"]
+    assert {row["data"] for row in rows} == {"toy #d1", "toy #d2"}
+    with pytest.raises(UsageError, match="only some on toy"):
+        job.report(runs=str(tmp_path), name="mine", dataset="other")
 
 
 def test_every_format_tells_them_apart_and_says_what_the_mark_is(
