@@ -101,6 +101,37 @@ def test_a_folder_without_a_name_is_refused(tmp_path: Path, root: str):
         image_folder(root=root, cache_dir=str(tmp_path), image_size=6)
 
 
+def test_photos_are_turned_upright(tmp_path: Path):
+    root = make_folder(tmp_path / "mine")
+    pixels = np.zeros((6, 6, 3), np.uint8)
+    pixels[0] = 255  # the upper row, stored as if the camera had been turned by 180 degrees
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(pixels).save(root / "train" / "a" / "0.png", exif=exif)
+    data = image_folder(root=str(root), cache_dir=str(tmp_path / "cache"), image_size=6)
+    np.testing.assert_array_equal(data.train.images_NHWC[0], pixels[::-1])
+
+
+def test_sixteen_bits_of_grey_are_scaled(tmp_path: Path):
+    root = make_folder(tmp_path / "mine")
+    grey = np.linspace(0, 65535, 36).round().astype(np.uint16).reshape(6, 6)
+    Image.fromarray(grey).save(root / "train" / "a" / "0.png")
+    data = image_folder(root=str(root), cache_dir=str(tmp_path / "cache"), image_size=6)
+    np.testing.assert_array_equal(data.train.images_NHWC[0, ..., 0], np.rint(grey / 257))
+
+
+def _broken_link(root: Path) -> None:
+    (root / "train" / "a" / "link.png").symlink_to(root / "nowhere.png")
+
+
+def _broken_class(root: Path) -> None:
+    (root / "train" / "c").symlink_to(root / "nowhere")
+
+
+def _nested(root: Path) -> None:
+    (root / "test" / "b" / "more").mkdir()
+
+
 def _without_test(root: Path) -> None:
     for path in (root / "test").rglob("*.png"):
         path.unlink()
@@ -126,6 +157,9 @@ def _extra_class(root: Path) -> None:
         (lambda root: shutil.rmtree(root / "test"), "there is no .*test"),
         (_without_test, "class folders without images"),
         (_damaged, r"1\.png"),
+        (_broken_link, r"a/link\.png is broken"),
+        (_broken_class, "train/c is broken"),
+        (_nested, "b/more is a folder"),
         (_text, r"1\.png"),
         (_extra_class, "in one of them only: c"),
     ],
