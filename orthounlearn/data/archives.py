@@ -108,13 +108,21 @@ def _read_idx(root: Path, name: str) -> NDArray[np.uint8]:
 
 
 def _read_tiny(root: Path) -> Decoded:
-    classes = sorted(folder.name for folder in (root / "train").iterdir() if folder.is_dir())
+    train, annotations = root / "train", root / "val" / "val_annotations.txt"
+    if not train.is_dir():
+        raise UsageError(f"Expected the train part of Tiny ImageNet in {train}. Fetch it again.")
+    classes = sorted(folder.name for folder in train.iterdir() if folder.is_dir())
     parts: Parts = {
-        "train": {name: sorted((root / "train" / name / "images").iterdir()) for name in classes},
+        "train": {name: sorted((train / name / "images").iterdir()) for name in classes},
         "test": {name: [] for name in classes},
     }
-    for line in (root / "val" / "val_annotations.txt").read_text().splitlines():
-        file, name = line.split("\t")[:2]
+    for number, line in enumerate(annotations.read_text().splitlines(), 1):
+        file, name, *_ = [*line.split("\t"), ""]
+        if name not in parts["test"]:
+            raise UsageError(
+                f"Expected FILE and CLASS in line {number} of {annotations}, with a class that has "
+                f"a folder in {train}, but got {line[:80]!r}. Fetch the data set again."
+            )
         parts["test"][name].append(root / "val" / "images" / file)
     return decode_folder(parts, native("RGB"))
 

@@ -27,7 +27,8 @@ def scan(root: Path) -> Parts:
     """List the files of an image folder.
 
     Raises:
-        UsageError: A part is missing, a class is empty, or the parts have different classes.
+        UsageError: A part is missing, a class is empty or has folders in it, a link is broken, or
+            the parts have different classes.
     """
     parts: Parts = {}
     for part in ("train", "test"):
@@ -37,11 +38,7 @@ def scan(root: Path) -> Parts:
                 f"Expected an image folder with {root}/train/CLASS/FILE and "
                 f"{root}/test/CLASS/FILE, but there is no {folder}."
             )
-        parts[part] = {
-            entry.name: sorted(p for p in entry.iterdir() if p.is_file() and p.name[0] != ".")
-            for entry in sorted(folder.iterdir())
-            if entry.is_dir() and entry.name[0] != "."
-        }
+        parts[part] = {entry.name: _files(entry) for entry in _visible(folder) if entry.is_dir()}
         empty = [name for name, files in parts[part].items() if not files]
         if empty or len(parts[part]) < 2:
             found = f"class folders without images: {empty}" if empty else "fewer than two classes"
@@ -55,6 +52,28 @@ def scan(root: Path) -> Parts:
             f"of them only: {', '.join(different[:10])}."
         )
     return parts
+
+
+def _visible(folder: Path) -> list[Path]:
+    entries = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    broken = [path for path in entries if not path.exists()]
+    if broken:
+        raise UsageError(
+            f"Expected links in {folder} to lead somewhere, but {broken[0]} is broken. Replace or "
+            "remove it."
+        )
+    return entries
+
+
+def _files(folder: Path) -> list[Path]:
+    entries = _visible(folder)
+    nested = [path for path in entries if path.is_dir()]
+    if nested:
+        raise UsageError(
+            f"Expected images alone in the class folder {folder}, but {nested[0]} is a folder. "
+            "Move its images up, or remove it."
+        )
+    return entries
 
 
 def decode_folder(parts: Parts, convert: Callable[[Image.Image], Image.Image]) -> Decoded:
@@ -99,7 +118,7 @@ def _decode(file: Path, convert: Callable[[Image.Image], Image.Image]) -> NDArra
     try:
         with Image.open(file) as image:
             array = np.asarray(convert(image))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise UsageError(
             f"Expected an image in {file}, but it cannot be read ({error}). Replace or remove it."
         ) from error
@@ -108,11 +127,26 @@ def _decode(file: Path, convert: Callable[[Image.Image], Image.Image]) -> NDArra
 
 def native(mode: str) -> Callable[[Image.Image], Image.Image]:
     """Return a converter that keeps the size; mode is "RGB" or "L"."""
-    return lambda image: image.convert(mode)
+    return lambda image: _eight_bits(image).convert(mode)
 
 
 def square(size: int) -> Callable[[Image.Image], Image.Image]:
-    """Return a converter to RGB that resizes the short side to `size` and crops the centre."""
+    """Return a converter to RGB that resizes the short side to `size` and crops the centre.
+
+    Photos are turned upright first, as their EXIF orientation says.
+    """
     return lambda image: ImageOps.fit(
-        image.convert("RGB"), (size, size), method=Image.Resampling.BILINEAR
+        _eight_bits(ImageOps.exif_transpose(image)).convert("RGB"),
+        (size, size),
+        method=Image.Resampling.BILINEAR,
     )
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits: Pillow's own conversion cuts it off at 255."""
+    if not image.mode.startswith("I"):
+        return image
+    grey = np.asarray(image).astype(np.float64)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ValueError("it has 32 bits per pixel, but 8 or 16 are known")
+    return Image.fromarray(np.rint(grey / 257).astype(np.uint8))

@@ -71,7 +71,7 @@ def official(
     if is_image_folder(found) and archive.locate(found) != found:
         return cached(
             name,
-            source_key(found, archive.mode),
+            source_key(found / "train", found / "test", options=[archive.mode]),
             cache_dir=cache_dir,
             decode=lambda: decode_folder(scan(found), native(archive.mode)),
         )
@@ -106,9 +106,16 @@ def image_folder(*, root: str | None, cache_dir: str, image_size: int) -> ImageD
     folder = Path(root).absolute()
     if not folder.is_dir():
         raise UsageError(f"Expected data.root to be a folder, but there is no {folder}.")
+    if ".." in folder.parts:  # it is no name; a link, on the other hand, keeps its own
+        folder = folder.resolve()
+    if not folder.name:
+        raise UsageError(
+            f"Expected data.root to be a folder with a name, which the runs are filed under, but "
+            f"got {root}. Move train/ and test/ into a folder of their own."
+        )
     return cached(
         folder.name,
-        source_key(folder, image_size),
+        source_key(folder / "train", folder / "test", options=[image_size]),
         cache_dir=cache_dir,
         decode=lambda: decode_folder(scan(folder), square(image_size)),
     )

@@ -230,46 +230,88 @@ def resolve_forget(
 ) -> tuple[int, ...]:
     """Return the class numbers of a request.
 
+    Text is the name of a class first. Where names are numbers themselves, as of folders `0`, `1`,
+    `10`, `2`, positions count for nothing.
+
     Args:
         forget: A class or a list of classes, each a name or a number.
         class_names: K names.
         option: What the user called it, for messages.
 
     Raises:
-        UsageError: There is no such class, none, all of them, or one twice.
+        UsageError: There is no such class, none, all of them, or one twice; or a number is the
+            name of one class and the position of another.
 
     >>> resolve_forget(["dog", 0], ["cat", "dog", "emu"])
     (0, 1)
+    >>> resolve_forget(["10", "2"], ["0", "1", "10", "2"])
+    (2, 3)
     """
-    valid = ", ".join(f"{index} ({name})" for index, name in enumerate(class_names[:20]))
-    if len(class_names) > 20:
-        valid += f", … {len(class_names) - 1} ({class_names[-1]})"
+    names = list(class_names)
     entries = (
         [] if forget is None else list(forget) if isinstance(forget, (list, tuple)) else [forget]
     )
     if not entries:
         raise UsageError(
-            f"Expected {option}=CLASS or {option}=[CLASS,…], but got none. Valid: {valid}."
+            f"Expected {option}=CLASS or {option}=[CLASS,…], but got none. Valid: {_valid(names)}."
         )
-    classes = []
-    for entry in entries:
-        if isinstance(entry, bool) or not isinstance(entry, (str, int)):
-            raise UsageError(f"Expected a class name or number in {option}, but got {entry!r}.")
-        if entry in class_names:
-            classes.append(list(class_names).index(str(entry)))
-        elif str(entry).isdigit() and int(entry) < len(class_names):
-            classes.append(int(entry))
-        else:
-            raise UsageError(
-                f"Expected {option} to name a class, but got {entry!r}. Valid: {valid}."
-            )
+    classes = [_resolve_entry(entry, names, option) for entry in entries]
     if len(set(classes)) < len(classes):
         raise UsageError(f"Expected each class once in {option}, but got {entries}.")
-    if len(classes) == len(class_names):
+    if len(classes) == len(names):
         raise UsageError(
-            f"Expected at least one class to retain, but {option} names all {len(class_names)}."
+            f"Expected at least one class to retain, but {option} names all {len(names)}."
         )
     return tuple(sorted(classes))
+
+
+def _resolve_entry(entry: Any, names: list[str], option: str) -> int:  # noqa: ANN401
+    if isinstance(entry, bool) or not isinstance(entry, (str, int)):
+        raise UsageError(f"Expected a class name or number in {option}, but got {entry!r}.")
+    name = str(entry)
+    position = int(name) if name.isdecimal() and int(name) < len(names) else None
+    if name in names:
+        label = names.index(name)
+        # Text was quoted, so it is meant; of a bare number nobody knows, and it destroys a class.
+        if isinstance(entry, int) and position not in (None, label):
+            other = names[entry]
+            raise UsageError(
+                f"Expected {option} to name one class, but {name} is the name of class number "
+                f"{label} and the number of class {other!r}. Give the name as text, '{name}' or "
+                f"'{other}', with its quotes inside those of the shell: \"forget='{name}'\"."
+            )
+        return label
+    if position is None or _numbered(names):
+        raise UsageError(
+            f"Expected {option} to name a class, but got {entry!r}. Valid: {_valid(names)}."
+        )
+    return position
+
+
+def said(label: int, class_names: Sequence[str]) -> int | str:
+    """Return what says a class to `resolve_forget`: its number, or its name if that is another.
+
+    >>> said(2, ["cat", "dog", "emu"]), said(2, ["0", "1", "10", "2"])
+    (2, '10')
+    """
+    name = class_names[label]
+    return name if _numbered(class_names) and name != str(label) else label
+
+
+def _numbered(names: Sequence[str]) -> bool:
+    """Return whether a class name is a number, which a position could be mistaken for."""
+    return any(name.isdecimal() for name in names)
+
+
+def _valid(names: list[str]) -> str:
+    """Return what a class can be called, for messages."""
+    positions_differ = names != [str(index) for index in range(len(names))]
+    called = (
+        names
+        if _numbered(names) and positions_differ
+        else [f"{index} ({name})" for index, name in enumerate(names)]
+    )
+    return ", ".join(called if len(names) <= 20 else [*called[:20], "…", called[-1]])
 
 
 def resolve_sequence(

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from orthounlearn.config.build import command_line_overrides, compose_variants, config_dirs
-from orthounlearn.data.splits import resolve_forget
+from orthounlearn.data.splits import resolve_forget, said
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.progress import SweepProgress
 from orthounlearn.engine.request import open_request, refuse_earlier_requests
@@ -101,10 +101,13 @@ def jobs(table: dict[str, Any]) -> int:
 def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
     shared = command_line_overrides()
     names = experiment.data.class_names
-    wanted = range(len(names)) if table["forget"] == "all" else table["forget"]
+    wanted = names if table["forget"] == "all" else table["forget"]
     if isinstance(wanted, (str, int)):  # one request, as in forget=cat
         wanted = [wanted]
-    forgets = [list(resolve_forget(entry, names, option="table.forget")) for entry in wanted]
+    forgets = [
+        [said(label, names) for label in resolve_forget(entry, names, option="table.forget")]
+        for entry in wanted
+    ]
     networks = {
         "model": [str(model) for model in table["models"]],
         "regularizer": [str(regularizer) for regularizer in table["regularizers"]],
@@ -144,7 +147,9 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
     ]
 
 
-def _requests(forgets: list[list[int]], *, in_sequence: bool) -> dict[str, dict[str, list[str]]]:
+def _requests(
+    forgets: list[list[int | str]], *, in_sequence: bool
+) -> dict[str, dict[str, list[str]]]:
     """Return the axes that say what is forgotten, by the title of the multirun that has them."""
     if not in_sequence:
         return {"": {"forget": [_listed(classes) for classes in forgets]}}
@@ -157,13 +162,13 @@ def _requests(forgets: list[list[int]], *, in_sequence: bool) -> dict[str, dict[
     }
 
 
-def _listed(value: Any) -> str:  # noqa: ANN401 - lists of lists of numbers
+def _listed(value: Any) -> str:  # noqa: ANN401 - lists of lists of classes
     """Return the value of an override, without spaces, which Hydra's grammar would keep.
 
-    >>> _listed([[1, 2], [4]])
-    '[[1,2],[4]]'
+    >>> _listed([[1, 2], ["4"]])
+    '[[1,2],["4"]]'
     """
-    return json.dumps(value, separators=(",", ":"))
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _is_trained(stored: StoredModel) -> bool:

@@ -3,9 +3,11 @@
 import json
 import subprocess
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from orthounlearn.engine import sweep
 
@@ -73,18 +75,44 @@ def test_options_of_one_method_are_refused(call: Callable):
     assert "a method of its own" in result.err
 
 
-def test_every_class_alone(call: Callable, monkeypatch: pytest.MonkeyPatch):
-    planned: list[sweep.Phase] = []
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[sweep.Phase]:
+    """Phases that would have run; the sweep is interrupted before the first."""
+    phases: list[sweep.Phase] = []
 
     def stop(phase: sweep.Phase, _: object) -> None:
-        planned.append(phase)
+        phases.append(phase)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sweep, "_run", stop)
+    return phases
+
+
+def test_every_class_alone(call: Callable, planned: list[sweep.Phase]):
     axes = [a for a in SMALL if "forget" not in a]
     result = call("sweep", *axes, "table.forget=all", "table.methods=[original]")
     assert result.code == 130
     assert planned[0].missing == 1
+
+
+def test_classes_whose_names_are_numbers_reach_the_cells_as_names(
+    call: Callable, planned: list[sweep.Phase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for part, name, index in product(("train", "test"), ("0", "1", "10", "2"), range(10)):
+        file = tmp_path / "mine" / part / name / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(file)
+    monkeypatch.setattr(sweep, "_is_trained", lambda _: True)  # the first phase is left out
+    axes = [a for a in SMALL if "forget" not in a]
+    mine = ("data=image_folder", f"data.root={tmp_path / 'mine'}", "data.source.image_size=8")
+    few = ("recipe.batch_size=8", "table.methods=[soft_prune]", "table.references=false")
+    result = call("sweep", *axes, *mine, *few, "table.forget=all")
+    assert result.code == 130, result.err
+    cells = planned[0]
+    assert cells.grid["forget"] == ["[0]", "[1]", '["10"]', '["2"]']
+    assert [folder.parent.name for folder, _ in cells.cells] == [
+        "forget-0", "forget-1", "forget-10", "forget-2",
+    ]  # fmt: skip
 
 
 def test_without_references_nothing_is_retrained(call: Callable, tmp_path: Path):

@@ -1,5 +1,6 @@
 """Decoded once, mapped ever after, rebuilt when damaged."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -84,13 +85,50 @@ def test_unwritable_cache_is_explained(tmp_path: Path):
         open_(Source(), tmp_path / "file")
 
 
+def test_unreadable_sources_are_not_called_an_unwritable_cache(tmp_path: Path):
+    def fails() -> Decoded:
+        return Decoded(*[np.load(tmp_path / "lost.npy")] * 2, ("a",))
+
+    with pytest.raises(UsageError, match=r"read the images of toy, but .*lost\.npy") as caught:
+        cached("toy", "k", cache_dir=str(tmp_path), decode=fails)
+    assert "paths.cache" not in str(caught.value)
+
+
 def test_source_key_follows_files_and_options(tmp_path: Path):
     (tmp_path / "a").mkdir()
-    before = source_key(tmp_path, "RGB")
-    assert source_key(tmp_path, "RGB") == before
-    assert source_key(tmp_path, "L") != before
+    before = source_key(tmp_path, options=["RGB"])
+    assert source_key(tmp_path, options=["RGB"]) == before
+    assert source_key(tmp_path, options=["L"]) != before
     (tmp_path / "a" / "new.png").touch()
-    assert source_key(tmp_path, "RGB") != before
+    assert source_key(tmp_path, options=["RGB"]) != before
+
+
+def test_source_key_follows_what_is_overwritten_in_place(tmp_path: Path):
+    file = tmp_path / "a.png"
+    file.write_bytes(b"old")
+    before, times = source_key(tmp_path), file.stat()
+    os.utime(file, ns=(0, times.st_mtime_ns))
+    assert source_key(tmp_path) == before
+    file.write_bytes(b"longer")
+    os.utime(file, ns=(0, times.st_mtime_ns))
+    assert source_key(tmp_path) != before  # another size
+    file.write_bytes(b"new")
+    os.utime(file, ns=(0, times.st_mtime_ns + 1))
+    assert source_key(tmp_path) != before  # another time
+    os.utime(file, ns=(0, times.st_mtime_ns))
+    assert source_key(tmp_path) == before  # as many bytes and the old time: missed, as documented
+
+
+def test_source_key_follows_links_and_ends_where_they_lead_back(tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "back").symlink_to(root)
+    (root / "broken").symlink_to(tmp_path / "nowhere")
+    before = source_key(root)
+    (tmp_path / "elsewhere" / "new.png").touch()
+    assert source_key(root) != before
 
 
 def test_channel_statistics_match_numpy():

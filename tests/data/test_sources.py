@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import shutil
 from pathlib import Path
 from urllib.error import URLError
 
@@ -58,6 +59,79 @@ def test_adding_a_file_decodes_again(tmp_path: Path):
     assert len(image_folder(root=str(root), cache_dir=cache, image_size=6).train) == 9
 
 
+def test_overwriting_a_file_decodes_again(tmp_path: Path):
+    root = make_folder(tmp_path / "mine")
+    cache = str(tmp_path / "cache")
+    before = image_folder(root=str(root), cache_dir=cache, image_size=6)
+    file = root / "train" / "a" / "0.png"
+    Image.new("RGB", (6, 6), (1, 2, 3)).save(file)
+    after = image_folder(root=str(root), cache_dir=cache, image_size=6)
+    assert (after.train.images_NHWC[0] == (1, 2, 3)).all()
+    assert after.fingerprint != before.fingerprint
+
+
+def test_what_lies_beside_the_images_decodes_nothing_again(tmp_path: Path):
+    root = make_folder(tmp_path / "mine")
+    cache = root / "cache"  # as with data.root=.
+    image_folder(root=str(root), cache_dir=str(cache), image_size=6)
+    entries = sorted(cache.iterdir())
+    image_folder(root=str(root), cache_dir=str(cache), image_size=6)
+    assert sorted(cache.iterdir()) == entries
+
+
+@pytest.mark.parametrize("root", [".", "..", "train/..", "../mine"])
+def test_a_folder_is_named_as_it_is_called(
+    tmp_path: Path, root: str, monkeypatch: pytest.MonkeyPatch
+):
+    mine = make_folder(tmp_path / "mine")
+    monkeypatch.chdir(mine / "train" if root == ".." else mine)
+    data = image_folder(root=root, cache_dir=str(tmp_path / "cache"), image_size=6)
+    assert data.name == "mine"
+
+
+def test_a_link_keeps_its_name(tmp_path: Path):
+    (tmp_path / "pets").symlink_to(make_folder(tmp_path / "mine"))
+    root = str(tmp_path / "pets")
+    assert image_folder(root=root, cache_dir=str(tmp_path / "cache"), image_size=6).name == "pets"
+
+
+@pytest.mark.parametrize("root", ["/", "/tmp/.."])  # noqa: S108 - nothing is written
+def test_a_folder_without_a_name_is_refused(tmp_path: Path, root: str):
+    with pytest.raises(UsageError, match="folder with a name"):
+        image_folder(root=root, cache_dir=str(tmp_path), image_size=6)
+
+
+def test_photos_are_turned_upright(tmp_path: Path):
+    root = make_folder(tmp_path / "mine")
+    pixels = np.zeros((6, 6, 3), np.uint8)
+    pixels[0] = 255  # the upper row, stored as if the camera had been turned by 180 degrees
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(pixels).save(root / "train" / "a" / "0.png", exif=exif)
+    data = image_folder(root=str(root), cache_dir=str(tmp_path / "cache"), image_size=6)
+    np.testing.assert_array_equal(data.train.images_NHWC[0], pixels[::-1])
+
+
+def test_sixteen_bits_of_grey_are_scaled(tmp_path: Path):
+    root = make_folder(tmp_path / "mine")
+    grey = np.linspace(0, 65535, 36).round().astype(np.uint16).reshape(6, 6)
+    Image.fromarray(grey).save(root / "train" / "a" / "0.png")
+    data = image_folder(root=str(root), cache_dir=str(tmp_path / "cache"), image_size=6)
+    np.testing.assert_array_equal(data.train.images_NHWC[0, ..., 0], np.rint(grey / 257))
+
+
+def _broken_link(root: Path) -> None:
+    (root / "train" / "a" / "link.png").symlink_to(root / "nowhere.png")
+
+
+def _broken_class(root: Path) -> None:
+    (root / "train" / "c").symlink_to(root / "nowhere")
+
+
+def _nested(root: Path) -> None:
+    (root / "test" / "b" / "more").mkdir()
+
+
 def _without_test(root: Path) -> None:
     for path in (root / "test").rglob("*.png"):
         path.unlink()
@@ -80,8 +154,12 @@ def _extra_class(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (lambda root: shutil.rmtree(root / "test"), "there is no .*test"),
         (_without_test, "class folders without images"),
         (_damaged, r"1\.png"),
+        (_broken_link, r"a/link\.png is broken"),
+        (_broken_class, "train/c is broken"),
+        (_nested, "b/more is a folder"),
         (_text, r"1\.png"),
         (_extra_class, "in one of them only: c"),
     ],
@@ -134,21 +212,47 @@ def test_files_with_another_checksum_are_refused(tmp_path: Path):
         official(name="cifar10", cache_dir=str(tmp_path / "cache"), root=str(tmp_path))
 
 
-def test_tiny_imagenet_in_its_official_files(tmp_path: Path):
+def make_tiny_imagenet(root: Path, *lines: str) -> Path:
     for name in ("n01", "n02"):
-        folder = tmp_path / "tiny-imagenet-200" / "train" / name / "images"
+        folder = root / "train" / name / "images"
         folder.mkdir(parents=True)
         for index in range(3):
             Image.new("RGB", (64, 64), (index, 0, 0)).save(folder / f"{name}_{index}.JPEG")
-    val = tmp_path / "tiny-imagenet-200" / "val"
+    val = root / "val"
     (val / "images").mkdir(parents=True)
     for index in range(2):
         Image.new("L", (64, 64)).save(val / "images" / f"val_{index}.JPEG")
-    lines = ["val_0.JPEG\tn02\t0\t0\t62\t62", "val_1.JPEG\tn01\t0\t0\t62\t62"]
     (val / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+_ANNOTATIONS = ("val_0.JPEG\tn02\t0\t0\t62\t62", "val_1.JPEG\tn01\t0\t0\t62\t62")
+
+
+def test_tiny_imagenet_in_its_official_files(tmp_path: Path):
+    make_tiny_imagenet(tmp_path / "tiny-imagenet-200", *_ANNOTATIONS)
     data = official(name="tiny_imagenet", cache_dir=str(tmp_path / "cache"), root=str(tmp_path))
     assert data.train.images_NHWC.shape == (6, 64, 64, 3)
     assert (data.class_names, data.test.labels_N.tolist()) == (("n01", "n02"), [0, 1])
+
+
+@pytest.mark.parametrize("line", ["val_2.JPEG\tn03\t0\t0\t62\t62", "val_2.JPEG", ""])
+def test_an_annotation_of_no_class_is_named(tmp_path: Path, line: str):
+    root = make_tiny_imagenet(tmp_path / "tiny", *_ANNOTATIONS, line, *_ANNOTATIONS)
+    with pytest.raises(UsageError, match=r"line 3 of .*val_annotations\.txt"):
+        official(name="tiny_imagenet", cache_dir=str(tmp_path / "cache"), root=str(root))
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [("train", "train part of Tiny ImageNet"), ("train/n01/images", "read the images of tiny_im")],
+)
+def test_lost_folders_of_tiny_imagenet_are_named(tmp_path: Path, lost: str, message: str):
+    root = make_tiny_imagenet(tmp_path / "tiny", *_ANNOTATIONS)
+    shutil.rmtree(root / lost)
+    with pytest.raises(UsageError, match=message) as caught:
+        official(name="tiny_imagenet", cache_dir=str(tmp_path / "cache"), root=str(root))
+    assert str(root / lost) in str(caught.value)
 
 
 def test_no_internet_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -13,6 +13,7 @@ from orthounlearn.data.splits import (
     make_splits,
     resolve_forget,
     resolve_sequence,
+    said,
     subsample,
 )
 from orthounlearn.errors import UsageError
@@ -135,6 +136,69 @@ def test_classes_by_name_or_number(given: object, expected: tuple[int, ...]):
 
 def test_a_name_that_looks_like_a_number_is_a_name():
     assert resolve_forget("7", ["7", "3"]) == (0,)
+    assert resolve_forget(10, ["0", "1", "10", "2"]) == (2,)
+    assert resolve_forget(["2", "10"], ["0", "1", "10", "2"]) == (2, 3)
+
+
+NUMBERED = st.lists(
+    st.one_of(st.integers(0, 12).map(str), st.sampled_from(["cat", "02", "x1"])),
+    min_size=3,
+    max_size=8,
+    unique=True,
+).map(sorted)
+"""Folder names, sorted as text, numbers among them or not."""
+
+
+@given(NUMBERED, st.data())
+def test_text_that_is_a_name_is_that_class(names: list[str], data: st.DataObject):
+    name = data.draw(st.sampled_from(names))
+    assert resolve_forget(name, names) == (names.index(name),)
+
+
+def asked(number: int, names: list[str]) -> int | str:
+    """Return the class of a bare number, or why it is refused."""
+    try:
+        (label,) = resolve_forget(number, names)
+    except UsageError as error:
+        return str(error)
+    return label
+
+
+@given(NUMBERED, st.integers(0, 15))
+def test_a_bare_number_never_forgets_a_class_of_another_number(names: list[str], number: int):
+    found = asked(number, names)
+    position = names[number] if number < len(names) else None
+    if str(number) in names:
+        if position in (None, str(number)):
+            assert found == names.index(str(number))
+        else:  # both readings are possible, and the message has the two ways to say it
+            assert f"'{number}' or '{position}'" in str(found)
+    elif any(name.isdecimal() for name in names) or position is None:
+        assert "Valid" in str(found)
+    else:
+        assert found == number
+
+
+@given(st.integers(2, 30), st.data())
+def test_names_that_are_their_own_positions_can_be_given_either_way(
+    count: int, data: st.DataObject
+):
+    names = [str(index) for index in range(count)]
+    number = data.draw(st.integers(0, count - 1))
+    assert resolve_forget(number, names) == resolve_forget(str(number), names) == (number,)
+
+
+@given(NUMBERED, st.data())
+def test_what_is_said_is_understood(names: list[str], data: st.DataObject):
+    label = data.draw(st.integers(0, len(names) - 1))
+    assert resolve_forget(said(label, names), names) == (label,)
+
+
+def test_positions_are_not_offered_where_names_are_numbers():
+    with pytest.raises(UsageError, match=r"got 7. Valid: 0, 1, 10, 2\."):
+        resolve_forget(7, ["0", "1", "10", "2"])
+    with pytest.raises(UsageError, match=r"got 12. Valid: 0 \(0\), 1 \(1\)"):
+        resolve_forget(12, list("0123456789"))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """Logits of a network on the audited splits, with the test transform, in order."""
 
+import logging
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -17,6 +20,8 @@ from orthounlearn.engine.experiment import Experiment
 from orthounlearn.errors import DivergedError
 from orthounlearn.files import digest, writing
 from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers
+
+_log = logging.getLogger(__name__)
 
 
 def predict(
@@ -91,7 +96,10 @@ def cached_outputs(
     limit = experiment.config["metrics"]["max_images"]
     path = folder / f"outputs-{digest([splits.hash, list(names), limit, _FORMAT])[:12]}.npz"
     if path.exists():
-        return load_outputs(path)
+        try:
+            return load_outputs(path)
+        except UsageError as error:
+            _log.warning("%s They are computed again.", error)
     outputs = predict(experiment, net, splits, names)
     save_outputs(outputs, path, splits)
     return outputs
@@ -113,17 +121,24 @@ def save_outputs(outputs: Outputs, path: Path, splits: Splits) -> None:
 
 
 def load_outputs(path: Path) -> Outputs:
-    """Read what `save_outputs` wrote."""
+    """Read what `save_outputs` wrote.
+
+    Raises:
+        UsageError: The file is damaged.
+    """
     logits, labels = {}, {}
     features: dict[str, dict[str, NDArray[np.float16]]] = defaultdict(dict)
-    with np.load(path) as stored:
-        for key in stored:
-            kind, _, rest = key.partition("/")
-            if kind == "logits":
-                logits[rest] = stored[key]
-            elif kind == "labels":
-                labels[rest] = stored[key]
-            elif kind == "features":
-                name, _, layer = rest.partition("/")
-                features[name][layer] = stored[key]
+    try:
+        with path.open("rb") as file, np.load(file) as stored:
+            for key in stored:
+                kind, _, rest = key.partition("/")
+                if kind == "logits":
+                    logits[rest] = stored[key]
+                elif kind == "labels":
+                    labels[rest] = stored[key]
+                elif kind == "features":
+                    name, _, layer = rest.partition("/")
+                    features[name][layer] = stored[key]
+    except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
+        raise UsageError(f"The outputs in {path} are damaged ({error}).") from error
     return Outputs(logits, labels, dict(features))
