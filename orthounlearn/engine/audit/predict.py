@@ -17,7 +17,7 @@ from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Indices, Splits, subsample
 from orthounlearn.engine.audit.features import FeatureReader, concatenate
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.errors import DivergedError
+from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.files import digest, writing
 from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers
 
