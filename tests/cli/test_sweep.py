@@ -105,7 +105,10 @@ def test_classes_whose_names_are_numbers_reach_the_cells_as_names(
     monkeypatch.setattr(sweep, "_is_trained", lambda _: True)  # the first phase is left out
     axes = [a for a in SMALL if "forget" not in a]
     mine = ("data=image_folder", f"data.root={tmp_path / 'mine'}", "data.source.image_size=8")
-    few = ("recipe.batch_size=8", "table.methods=[soft_prune]", "table.references=false")
+    few = (
+        *("recipe.batch_size=8", "data.crop_padding=1"),
+        *("table.methods=[soft_prune]", "table.references=false"),
+    )
     result = call("sweep", *axes, *mine, *few, "table.forget=all")
     assert result.code == 130, result.err
     cells = planned[0]

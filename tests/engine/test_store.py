@@ -196,7 +196,7 @@ def test_names_that_are_too_long_end_in_a_hash():
 
 def test_long_class_names_are_no_path_too_long(open_job):
     experiment = open_job("recipe.epochs=1", "forget=[1,2]")
-    long = tuple(f"{c}" * 200 for c in range(10))
+    long = tuple(f"{c}" * 200 for c in "abcdefghij")
     experiment = replace(experiment, data=replace(experiment.data, class_names=long))
     assert ensure_trained(experiment, seed=0, without=(1, 2)).is_trained
     open_request(experiment).folder.mkdir(parents=True)

@@ -415,7 +415,7 @@ def test_all_three_files_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return write(path, text, **options)
 
     monkeypatch.setattr(Path, "write_text", fail)
-    with pytest.raises(UsageError, match="disk is full"):
+    with pytest.raises(UsageError, match="no space left"):
         write_certificate(folder, command="another")
     monkeypatch.undo()
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
