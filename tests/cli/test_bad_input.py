@@ -128,7 +128,10 @@ BAD = {
     ),
     "sequence in sweep": (["sweep", "after=[[1]]"], "table.sequence"),
     "sweep that forgets everything in turn": (
-        ["sweep", "table.sequence=true", "table.forget=all"],
+        [
+            *("sweep", "table.sequence=true", "table.forget=all", "table.models=[resnet20]"),
+            *("table.regularizers=[so]", "table.seeds=[0]", "table.methods=[original]"),
+        ],
         "together name all 10",
     ),
     "missing checkpoint": (["unlearn", "forget=3", "checkpoint=none.ckpt"], "none.ckpt"),
@@ -258,12 +261,13 @@ def test_report_lists_the_data_sets_and_names_what_is_damaged(call: Callable, tm
 
 
 def test_nobody_logged_in_to_wandb(call: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     result = call("train", "logger=wandb", "model.width=4", "recipe.epochs=1")
+    wandb.teardown()  # it keeps what it read from the environment, for whoever comes next
     assert result.code == 2
     assert "`wandb login`" in result.err
     assert "logger.offline=true" in result.err

@@ -55,7 +55,8 @@ def test_a_method_that_diverges_is_told_and_stops_nothing(call: Callable, tmp_pa
     explode = tmp_path / "conf/method/explode.yaml"
     explode.parent.mkdir(parents=True)
     explode.write_text("defaults: [fine_tune]\nname: explode\noptimizer: {lr: 1.0e+30}\n")
-    axes = (f"--config-dir={tmp_path / 'conf'}", *SMALL, "table.methods=[explode,mask_logit]")
+    methods = ("table.methods=[explode,mask_logit]", "table.references=false")
+    axes = (f"--config-dir={tmp_path / 'conf'}", *SMALL, *methods)
     result = call("sweep", *axes)
     assert result.code == 0, result.err
     table = json.loads((tmp_path / "runs/tables/digits/table.json").read_text())
