@@ -143,7 +143,7 @@ def locate(target: str) -> Callable[..., Any]:
     """Import what a dotted path names.
 
     Raises:
-        UsageError: There is no such module, or nothing callable of that name in it.
+        UsageError: There is no such module, it raises, or it has nothing callable of that name.
     """
     module_name, _, name = target.rpartition(".")
     try:
@@ -152,6 +152,11 @@ def locate(target: str) -> Callable[..., Any]:
         raise UsageError(
             f"Expected `_target_` to be the dotted path of a class or function, but "
             f"{target!r} cannot be imported ({error})."
+        ) from error
+    except Exception as error:  # a user's module may raise anything
+        raise UsageError(
+            f"Expected to import {target!r}, but its module raises {type(error).__name__}: "
+            f"{error}. Correct the module; `python -c 'import {module_name}'` shows where."
         ) from error
     if not callable(found):
         raise UsageError(f"Expected {target!r} to be callable, but it is a {type(found).__name__}.")

@@ -27,7 +27,7 @@ from orthounlearn.data.augment import BatchTransform
 from orthounlearn.data.images import ImageData
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Splits, make_splits
-from orthounlearn.engine.own_code import import_targets, sources
+from orthounlearn.engine.own_code import sources
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest
 from orthounlearn.metrics.shadow import balanced_membership
@@ -50,26 +50,6 @@ _TRAINER_COMFORT = frozenset(
     }
 )
 """Options of the trainer that cannot change the weights; all others are part of the key."""
-
-_TRAINER_ALWAYS = (
-    "precision",
-    "devices",
-    "num_nodes",
-    "strategy",
-    "accumulate_grad_batches",
-    "gradient_clip_val",
-    "limit_train_batches",
-)
-"""Options that are in the key even where they are not set: keys had these alone once."""
-
-_TRAINER_USUAL = {
-    "_target_": "lightning.Trainer",
-    "deterministic": True,
-    "benchmark": False,
-    "check_val_every_n_epoch": 1,
-    "num_sanity_val_steps": 0,
-}
-"""Values of `conf/trainer` that the key leaves out, as it does null elsewhere: old keys hold."""
 
 MONITORS = (LearningRateMonitor, DeviceStatsMonitor)
 """Callbacks that only log: they need a logger, and change no weights."""
@@ -243,7 +223,11 @@ class Experiment:
         config = self.config
         return {
             "model": config["model"],
-            "trainer": _trainer_settings(config["trainer"]),
+            "trainer": {
+                option: value
+                for option, value in config["trainer"].items()
+                if option not in _TRAINER_COMFORT and value is not None  # null: not given
+            },
             "augmentation": [config["data"][k] for k in ("crop_padding", "flip")],
         }
 
@@ -269,13 +253,6 @@ class Experiment:
         )
 
 
-def _trainer_settings(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a trainer that may change the weights."""
-    values = {key: node.get(key) for key in (*node, *_TRAINER_USUAL) if key not in _TRAINER_COMFORT}
-    unusual = {key: value for key, value in values.items() if value != _TRAINER_USUAL.get(key)}
-    return {**unusual, **{key: node.get(key) for key in _TRAINER_ALWAYS}}
-
-
 def _acts(callback: Mapping[str, Any]) -> bool:
     return locate(str(callback["_target_"])) not in MONITORS
 
@@ -292,7 +269,6 @@ def open_experiment(config: dict[str, Any]) -> Experiment:
             be read.
     """
     validate_values(config)
-    import_targets(config)
     validate_targets(config)
     data = _open_data(json.dumps(config["data"]["source"], sort_keys=True))
     padding = config["data"]["crop_padding"]

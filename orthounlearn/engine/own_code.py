@@ -9,7 +9,6 @@ from typing import Any
 
 import orthounlearn
 from orthounlearn.config.build import locate
-from orthounlearn.errors import UsageError
 from orthounlearn.files import file_digest
 
 _INSTALLED = ("site-packages", "dist-packages")
@@ -29,25 +28,6 @@ def sources(node: Any) -> dict[str, str]:  # noqa: ANN401 - any node of a config
         if path is not None and _is_own(path):
             found[target] = file_digest(path)
     return found
-
-
-def import_targets(config: Mapping[str, Any]) -> None:
-    """Import all targets of a configuration once.
-
-    Raises:
-        UsageError: One's module cannot be run, or does not have it.
-    """
-    for target in sorted(set(_targets(config))):
-        try:
-            locate(target)
-        except UsageError:
-            continue  # `validate_targets` lists these with their nodes
-        except Exception as error:  # a user's module may raise anything
-            raise UsageError(
-                f"Expected to import {target!r}, but its module raises "
-                f"{type(error).__name__}: {error}. Correct the module; "
-                f"`python -c 'import {target.rpartition('.')[0]}'` shows where."
-            ) from error
 
 
 def _targets(node: Any) -> Iterator[str]:  # noqa: ANN401 - any node of a config

@@ -1,11 +1,11 @@
 """The request: original model -> method -> unlearned checkpoint -> audit -> run directory."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import yaml
@@ -14,16 +14,16 @@ from lightning import seed_everything
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 
-from orthounlearn.config.build import build, settings
-from orthounlearn.data.splits import SPLIT_NAMES
+from orthounlearn.config.build import build
 from orthounlearn.engine.audit.network import audit_network
 from orthounlearn.engine.audit.predict import save_outputs
 from orthounlearn.engine.checkpoints import load_network, save_network
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.dry_run import check_network
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
+from orthounlearn.engine.identity import audited_file, identity_of, named
 from orthounlearn.engine.loggers import opened
-from orthounlearn.engine.request import AUDIT_VERSION, Request
+from orthounlearn.engine.request import Request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed, carry_out
 from orthounlearn.engine.views import save_channels, save_gallery
@@ -31,7 +31,6 @@ from orthounlearn.engine.wandb_run import log_views
 from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.files import (
     digest,
-    file_digest,
     make_folder,
     read_json,
     write_json,
@@ -225,7 +224,7 @@ def finish_run(request: Request, net: nn.Module, *, timed: Timed | None) -> dict
         with writing(folder / "relearn.npz") as temporary:
             np.savez(temporary, **audited.curves)
     save_gallery(experiment.data.test, request.splits, folder / "gallery.npz")
-    identity, plain = _identity(request), plain_metrics(audited.metrics)
+    identity, plain = identity_of(request), plain_metrics(audited.metrics)
     write_json(folder / "run.json", identity)
     write_json(folder / "retrained.json", [entry.record for entry in audited.retrained])
     _send_to_loggers(request, as_run(folder, identity, plain), audited.metrics)
@@ -240,86 +239,8 @@ def _recording_divergence(request: Request) -> Iterator[None]:
     try:
         yield
     except DivergedError as error:
-        write_json(request.folder / DIVERGED, {**_named(request), "why": str(error)})
+        write_json(request.folder / DIVERGED, {**named(request), "why": str(error)})
         raise
-
-
-def _identity(request: Request) -> dict[str, Any]:
-    experiment = request.experiment
-    config = experiment.config
-    return _named(request) | {
-        "trials": _trials(config["method"]),
-        "key": request.key,
-        "audit": AUDIT_VERSION,
-        "origin": request.origin,
-        "network": _network(request),
-        "settings": _settings(request),
-        "data_fingerprint": experiment.data.fingerprint,
-        "model_sha256": file_digest(_audited_file(request)),
-        "images": {name: len(request.splits[name]) for name in SPLIT_NAMES},
-        "group": config["group"],
-        "environment": environment(experiment),
-    }
-
-
-def _named(request: Request) -> dict[str, Any]:
-    """Return what a request is called by."""
-    experiment = request.experiment
-    config = experiment.config
-    return {
-        "data": experiment.data.name,
-        "model": experiment.model_name,
-        "regularizer": config["regularizer"]["name"],
-        "seed": config["seed"],
-        "method": config["method"]["name"] if config["method"] else "evaluate",
-        "classes": list(experiment.data.class_names),
-        "forget": request.names[-1],
-        "after": request.names[:-1],
-    }
-
-
-_SHOWN = 8
-"""Characters of a hash that people read, as in the names of folders."""
-
-
-def _network(request: Request) -> str:
-    """Return what tells kinds of original apart: a hash of the training, the same for all seeds.
-
-    Of a file nobody knows how it was trained: each is of a kind of its own.
-    """
-    experiment = request.experiment
-    config = experiment.config
-    given = config["checkpoint"] if config["method"] else config["original"]
-    key = file_digest(Path(given)) if given else experiment.training_key(without=(), seed=0)
-    return key[:_SHOWN]
-
-
-def _settings(request: Request) -> str:
-    """Return what tells methods of one name apart: a hash of the options that decide the result.
-
-    Of a network that was unlearned elsewhere that is its file, which is all that is known of how.
-    """
-    method = request.experiment.config["method"]
-    if not method:
-        return request.origin[:_SHOWN]
-    options = settings(method)
-    for unrelated in ("name", "inverse"):  # where an inverse is saved to changes no weight
-        options.pop(unrelated, None)
-    return digest(options)[:_SHOWN]
-
-
-def _trials(method: Mapping[str, Any] | None) -> int | None:
-    """Return how many trials chose the method's values; None where there is nothing to choose."""
-    if not method:
-        return None
-    if method.get("tuned"):
-        return int(method["tuned"]["trials"])
-    return 0 if method.get("search") else None
-
-
-def _audited_file(request: Request) -> Path:
-    given = request.experiment.config["checkpoint"]
-    return request.checkpoint if request.experiment.config["method"] else Path(given)
 
 
 def _send_to_loggers(request: Request, run: Run, metrics: dict[str, float]) -> None:
@@ -338,4 +259,4 @@ def _checkpoints(request: Request) -> list[Path]:
     """Return the audited network, and the original where it is stored."""
     config = request.experiment.config
     original = stored_model(request.experiment, seed=config["seed"]).checkpoint
-    return [_audited_file(request), original]
+    return [audited_file(request), original]

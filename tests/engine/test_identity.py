@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.identity import network_kind, settings_kind
 from orthounlearn.engine.request import AUDIT_VERSION, open_request
 from orthounlearn.engine.store import ensure_trained
-from orthounlearn.engine.unlearn import _network, _settings, evaluate, unlearn
+from orthounlearn.engine.unlearn import evaluate, unlearn
 from orthounlearn.files import file_digest, read_json
 
 Open = Callable[..., Experiment]
@@ -18,7 +19,7 @@ SHARED = ("forget=3", "recipe.epochs=6", "metrics.reference=none")
 def told(open_shared: Open) -> Callable[..., tuple[str, str]]:
     def of(*overrides: str) -> tuple[str, str]:
         request = open_request(open_shared(*SHARED, *overrides))
-        return _network(request), _settings(request)
+        return network_kind(request), settings_kind(request)
 
     return of
 
@@ -58,8 +59,8 @@ def test_a_run_says_what_it_is_of(open_shared: Open, told: Callable):
 
     original = ensure_trained(request.experiment, seed=0).checkpoint
     own = open_request(open_shared(*SHARED, f"checkpoint={original}"))
-    assert _network(own) == file_digest(original)[:8]
-    assert _settings(own) == told()[1]
+    assert network_kind(own) == file_digest(original)[:8]
+    assert settings_kind(own) == told()[1]
 
     elsewhere = f"checkpoint={request.checkpoint}"
     for given, network in ((None, told()[0]), (original, file_digest(original)[:8])):

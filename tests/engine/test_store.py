@@ -126,17 +126,6 @@ def test_comfort_does_not_change_the_key(open_job, comfort: str):
     assert keys[0] == keys[1]
 
 
-def test_usual_trainer_adds_nothing_to_the_key(open_job):
-    """Networks that were stored when the key had seven options of the trainer are still found."""
-    trainer = open_job("trainer.precision=32-true").handling["trainer"]
-    assert {key: value for key, value in trainer.items() if value is not None} == {
-        "precision": "32-true",
-        "devices": 1,
-        "accumulate_grad_batches": 1,
-    }
-    assert len(trainer) == 7
-
-
 def test_a_short_training_is_not_taken_for_the_whole_one(open_job):
     short = ensure_trained(open_job("recipe.epochs=1", "+trainer.max_steps=1"), seed=0)
     whole = ensure_trained(open_job("recipe.epochs=1"), seed=0)

@@ -194,7 +194,7 @@ def _original(request: Request, *, elsewhere: bool) -> Measured | None:
     stored = stored_model(experiment, seed=config["seed"])
     if elsewhere or not stored.is_trained:
         return None
-    reference = _stored(request, stored, seed=config["seed"])
+    reference = _stored(request, stored, stored.load(experiment), seed=config["seed"])
     _relearn(request, reference, stored, original=reference)
     return reference
 
@@ -209,11 +209,12 @@ def _retrained(request: Request, net: nn.Module, original: Measured | None) -> l
     found, others = [], []
     for seed in request.reference_seeds:
         stored = ensure_trained(experiment, without=request.splits.forget, seed=seed)
-        reference = _stored(request, stored, seed=seed)
+        theirs = stored.load(experiment)
+        reference = _stored(request, stored, theirs, seed=seed)
         if original is not None:
             _relearn(request, reference, stored, original=original)
         found.append(reference)
-        if not _same_weights(net, stored.load(experiment)):
+        if not _same_weights(net, theirs):
             others.append(reference)
     if not found and settings["reference"] != "none":
         _log.info(
@@ -231,9 +232,8 @@ def _same_weights(one: nn.Module, other: nn.Module) -> bool:
     )
 
 
-def _stored(request: Request, stored: StoredModel, *, seed: int) -> Measured:
+def _stored(request: Request, stored: StoredModel, net: nn.Module, *, seed: int) -> Measured:
     """Measure a stored network; once for each request, whatever the method."""
-    net = stored.load(request.experiment)
     try:
         outputs = cached_outputs(request.experiment, net, request.splits, stored.folder)
     except DivergedError as error:  # of a reference, not of what is audited
