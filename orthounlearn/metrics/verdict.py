@@ -11,7 +11,7 @@ recipe; so a second retrained network is `ok`, and a small audit finds little bu
 | `probe/k50`                       | 10 points | `over_unlearned` | `under_unlearned` |
 | else `probe/k10`                  | 15 points | `over_unlearned` | `under_unlearned` |
 | `probe/kall`                      | 10 points | –                | `under_unlearned` |
-| `probe/depth`                     | 5 points  | `over_unlearned` | `under_unlearned` |
+| `probe/depth`; with 10 shots      | 5; 15     | `over_unlearned` | `under_unlearned` |
 | `relearn/*/area`, if measured     | 10 points | –                | `under_unlearned` |
 | `acc/retain_test`                 | 2 points  | `utility_fail`   | –                 |
 | that of the worst retained class  | 10 points | `utility_fail`   | –                 |
@@ -90,8 +90,9 @@ PROBE_TOLERANCE = {50: 0.10, 10: 0.15}
 """Of recall by shots, with one retrained network. Measured between two: 4 points on CIFAR-10 (thin
 ResNet-18), 8 on Gaussians (MLP); with 10 shots, on digits (ResNet-20), 8 to 33 on 19 images."""
 
-DEPTH_TOLERANCE = 0.05
-"""Of the mean recall over all blocks: the training noise of single blocks averages out."""
+DEPTH_TOLERANCE = {50: 0.05, 10: 0.15}
+"""Of the mean recall over all blocks, likewise. Measured between two: 3 points for single blocks on
+CIFAR-10 (both networks, standard deviation); with 10 shots, on digits, 0 to 17 for the mean."""
 
 TOLERANCE_MEASURED = 0.5
 """Share of the tolerance of probes and relearning that is left with several retrained networks,
@@ -116,7 +117,6 @@ PROBE_RESOLUTION = 0.20
 _MEMBERSHIP = "mia/pop_margin/auc"
 _CLASS = "acc/retain_test_per_class/"
 _DEPTH, _EVERY = "probe/depth", "probe/kall"
-_FURTHER = (_DEPTH, DEPTH_TOLERANCE), (_EVERY, PROBE_TOLERANCE[50])
 _RELEARNED = "relearn/*/area"
 _Z = 1.96  # of a two-sided 95 % interval
 
@@ -211,7 +211,9 @@ class _Case:
     def verdict(self) -> Verdict:
         accuracies = [self._forgotten("forget_train"), self._forgotten("forget_test")]
         retained, membership, probe = self._retained(), self._membership(), self._probe()
-        depth, every = (self._further(*further) for further in _FURTHER)
+        shots = 50 if _has(self.unlearned, "probe/k50") else 10
+        depth = self._further(_DEPTH, DEPTH_TOLERANCE[shots])
+        every = self._further(_EVERY, PROBE_TOLERANCE[50])
         relearned = self._relearned()
         raised: dict[str, list[str]] = {flag: [] for flag in FLAGS}
         unsettled: dict[str, list[str]] = {flag: [] for flag in FLAGS}

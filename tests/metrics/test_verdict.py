@@ -287,6 +287,14 @@ def test_a_class_that_only_the_last_features_have_lost_is_hidden():
     assert deep(probe__depth=0.55, acc__forget_test=0.5).flags == ("under_unlearned",)
 
 
+def test_the_depth_is_trusted_less_where_blocks_were_probed_with_few_images():
+    checks = {check.key: check for check in deep().checks}
+    assert checks["probe/depth"].tolerance == pytest.approx(0.05)
+    few = judge({k: v for k, v in (RETRAINED | DEEP).items() if k != PROBE}, DEEP_ORIGINAL,
+                [RETRAINED | DEEP], images=IMAGES)  # fmt: skip
+    assert {c.key: c for c in few.checks}["probe/depth"].tolerance == pytest.approx(0.15)
+
+
 def test_a_probe_of_all_images_finds_what_few_shots_do_not_and_is_never_too_low():
     found = deep(probe__kall=0.83)
     assert found.flags == ("under_unlearned",)
@@ -536,8 +544,9 @@ def test_more_of_the_class_in_the_features_never_helps(low, high, reference):
 
 def test_every_threshold_is_in_the_table():
     text = rules.__doc__ or ""
-    points = (rules.ACCURACY_TOLERANCE, rules.ORIGINAL_TOLERANCE, rules.DEPTH_TOLERANCE,
-              rules.RELEARN_TOLERANCE)  # fmt: skip
+    points = (rules.ACCURACY_TOLERANCE, rules.ORIGINAL_TOLERANCE, rules.RELEARN_TOLERANCE)
+    few, many = (100 * rules.DEPTH_TOLERANCE[shots] for shots in (10, 50))
+    assert f"| {many:.0f}; {few:.0f} " in text
     for value in (*points, rules.CLASS_TOLERANCE, *rules.PROBE_TOLERANCE.values()):
         assert f"{100 * value:.0f} points" in text
     for value in (rules.AUC_TOLERANCE, rules.LEAST_INDEX, rules.HIDDEN_INDEX):
