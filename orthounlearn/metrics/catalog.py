@@ -84,9 +84,9 @@ CATALOG = (
     Figure("retain_ratio", "Retain ratio", "%", "high", "retain test accuracy over the original's"),
     Figure("drift/retain_test", "Retain drift", "%", "high", "retain test accuracy minus the original's on the same classes, after all requests so far"),
     Figure("sequence/step", "Step", "", "info", "place of the request in its sequence, from 1"),
-    Figure("kl/*", "KL to R", "", "low", "mean KL(p_r ‖ p_u) in nats on test images"),
-    Figure("js/*", "JS to R", "", "low", "mean Jensen-Shannon divergence to the retrained model in bits; floor: retrain against retrain"),
-    Figure("routing_js", "Routing JS", "", "low", "JS in bits of where forgotten test images go, to the retrained model"),
+    Figure("kl/*", "KL to R", "", "low", "mean KL(p_r ‖ p_u) in nats on test images; of a retrained model: to the others"),
+    Figure("js/*", "JS to R", "", "low", "mean Jensen-Shannon divergence to the retrained model in bits; of a retrained model: to the others"),
+    Figure("routing_js", "Routing JS", "", "low", "JS in bits of where forgotten test images go, to the retrained model; of a retrained model: to the others"),
     Figure("tow", "ToW", "", "high", "Π (1 − |Δ accuracy|) over forget train, retain train, retain test (arXiv 2406.01257)"),
     Figure("avg_gap", "Avg. gap", "%", "low", "mean |Δ| to the retrained model of UA, RA, TA, MIA-efficacy"),
     Figure("verdict/*", "Verdict", "%", "info", "share of runs with this headline; the rule stands in metrics/verdict.py"),
@@ -100,12 +100,11 @@ _DERIVED: dict[str, tuple[str, Target, str]] = {
     "_gap": ("Δ {heading}", "low", "{formula}; minus the retrained model's"),
     "_gap_low": ("Δ {heading}, from", "info", "lower end of the paired 95 % bootstrap interval over images of the difference to the retrained models: {formula}"),
     "_gap_high": ("Δ {heading}, to", "info", "upper end of the paired 95 % bootstrap interval over images of the difference to the retrained models: {formula}"),
-    "_floor": ("{heading}, floor", "info", "{formula}; of one retrained model to another, mean over pairs"),
 }  # fmt: skip
 
 
 def figure(key: str) -> Figure:
-    """Return the entry of a key (without phase); gaps, their intervals and floors have theirs too.
+    """Return the entry of a key (without phase); gaps and their intervals have theirs too.
 
     Raises:
         KeyError: The key is not in the catalog.

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from orthounlearn.metrics import roc
+from orthounlearn.metrics import divergence, roc
 from orthounlearn.metrics.scores import Floats, Ints
 
 Weights = Mapping[str, Floats]
@@ -131,6 +131,44 @@ class Calibration:
         binned_NB = self.gaps.values_N[:, None] * np.eye(self.bins_N.max() + 1)[self.bins_N]
         drawn_BN = self.gaps.drawn(weights)
         return {"": np.abs(drawn_BN @ binned_NB).sum(1) / drawn_BN.sum(1)}
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How unlike the classes are that two networks send the same images to: JS in bits.
+
+    Attributes:
+        routes: Number of the class that each image goes to.
+        others: The same of other networks; the figure is the mean over them.
+        classes: K.
+    """
+
+    routes: Part
+    others: tuple[Part, ...]
+    classes: int
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The images that it reads."""
+        return (self.routes, *self.others)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The mean divergence; nan without images."""
+        if not len(self.routes.values_N):
+            return {"": float("nan")}
+        everything = {self.routes.split: np.ones((1, self.routes.total))}
+        return {"": float(self.resampled(everything)[""][0])}
+
+    def resampled(self, weights: Weights) -> dict[str, Floats]:
+        """Return the mean divergence of each draw."""
+        own_BK, *others = (self._shares(part, weights) for part in self.parts)
+        return {"": np.mean([divergence.js_of(own_BK, other_BK) for other_BK in others], axis=0)}
+
+    def _shares(self, part: Part, weights: Weights) -> Floats:
+        drawn_BN = part.drawn(weights)
+        one_hot_NK = np.eye(self.classes)[part.values_N.astype(int)]
+        return np.asarray(drawn_BN @ one_hot_NK / drawn_BN.sum(1, keepdims=True))
 
 
 @dataclass(frozen=True)

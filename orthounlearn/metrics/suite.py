@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from orthounlearn.metrics import (
     scores,
     similarity,
 )
-from orthounlearn.metrics.sample import Calibration, Mean, Part, Ranking, Sample, values
+from orthounlearn.metrics.sample import Calibration, Mean, Part, Ranking, Routing, Sample, values
 from orthounlearn.metrics.scores import Floats, Ints
 
 _ACCURATE = ("forget_train", "forget_test", "retain_train", "retain_val", "retain_test")
@@ -228,83 +228,95 @@ def similarities(outputs: Outputs, reference: Outputs) -> dict[str, float]:
     return found
 
 
-def against_retrained(
-    outputs: Outputs,
-    figures: Mapping[str, float],
-    retrained_outputs: Sequence[Outputs],
-    retrained: Mapping[str, float],
-) -> dict[str, float]:
-    """Return distances to retraining: every figure's gap, and those of the outputs.
+def gaps(figures: Mapping[str, float], retrained: Mapping[str, float]) -> dict[str, float]:
+    """Return `KEY_gap`, the difference to retraining, of every figure that both have.
 
     Args:
-        outputs: Of the unlearned network.
-        figures: Its figures.
-        retrained_outputs: Of one or more retrained networks, on the same splits; a distance is
-            the mean of those to each.
-        retrained: The means of their figures.
+        figures: Of the unlearned network.
+        retrained: The means of those of the retrained networks.
     """
-    gaps = {
+    return {
         f"{key}_gap": value - retrained[key] for key, value in figures.items() if key in retrained
     }
-    each = [_distances(outputs, one) for one in retrained_outputs]
-    distances = {key: float(np.mean([one[key] for one in each])) for key in each[0]}
-    return gaps | distances | _composites(gaps)
 
 
-def between_retrained(
-    retrained: Sequence[Outputs], figures: Sequence[Mapping[str, float]]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return what retrained networks differ by among themselves: means over ordered pairs.
+def floors(retrained: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return what retrained networks differ by: the mean of |r_i − r_j| over pairs, by key.
 
     Args:
-        retrained: Their outputs; nothing is returned for one.
-        figures: The figures of each.
+        retrained: The figures of each; nothing is returned for one.
+    """
+    pairs = list(combinations(retrained, 2))
+    return {
+        key: float(np.mean([abs(one[key] - other[key]) for one, other in pairs]))
+        for key in (retrained[0] if pairs else ())
+        if all(key in one for one in retrained)
+    }
+
+
+def composites(figures: Mapping[str, float], retrained: Mapping[str, float]) -> dict[str, float]:
+    """Return the figures that are made of several gaps: ToW, and the average gap.
+
+    Args:
+        figures: Of one network.
+        retrained: The means of those of others.
 
     Returns:
-        The floor of each figure, |r_i − r_j| under the figure's own key; and, as `KEY_floor`, that
-        of each distance and composite of `against_retrained`.
+        Those of which all parts are there.
     """
-    pairs = [
-        against_retrained(retrained[i], figures[i], [retrained[j]], figures[j])
-        for i, j in permutations(range(len(retrained)), 2)
-    ]
-    means = {
-        key: float(np.mean([abs(pair[key]) for pair in pairs]))
-        for key in (pairs[0] if pairs else ())
-        if all(key in pair for pair in pairs)
-    }
-    floors = {key.removesuffix("_gap"): v for key, v in means.items() if _is_gap(key)}
-    return floors, {f"{key}_floor": v for key, v in means.items() if not _is_gap(key)}
-
-
-def _is_gap(key: str) -> bool:
-    return key.endswith("_gap") and key != "avg_gap"
-
-
-def _composites(gaps: Mapping[str, float]) -> dict[str, float]:
+    found = gaps(figures, retrained)
     # ToW (Zhao et al., RUM, arXiv 2406.01257): forget accuracy on the training images.
-    three = ("acc/forget_train", "acc/retain_train", "acc/retain_test")
+    three = [f"acc/{split}_gap" for split in ("forget_train", "retain_train", "retain_test")]
     # The four of SalUn's table, in the same unit: UA, RA, TA, MIA-efficacy.
-    four = (*three, "compat/salun_confidence")
-    return {
-        "tow": float(np.prod([1 - abs(gaps[f"{key}_gap"]) for key in three])),
-        "avg_gap": float(np.mean([abs(gaps[f"{key}_gap"]) for key in four])),
-    }
+    four = [*three, "compat/salun_confidence_gap"]
+    values: dict[str, float] = {}
+    if all(key in found for key in three):
+        values["tow"] = float(np.prod([1 - abs(found[key]) for key in three]))
+    if all(key in found for key in four):
+        values["avg_gap"] = float(np.mean([abs(found[key]) for key in four]))
+    return values
 
 
-def _distances(outputs: Outputs, retrained: Outputs) -> dict[str, float]:
-    found = {}
+def distance_samples(outputs: Outputs, retrained: Sequence[Outputs]) -> dict[str, Sample]:
+    """Return how far a network's outputs are from retrained ones, image by image.
+
+    Beside it stands the distance of each retrained network to the others, which is the floor.
+
+    Args:
+        outputs: Of the network.
+        retrained: Of one or more others, on the same splits; a distance is the mean of those to
+            each.
+    """
+    found: dict[str, Sample] = {}
     for kind in ("forget", "retain"):
-        ours, theirs = outputs.logits[f"{kind}_test"], retrained.logits[f"{kind}_test"]
-        found[f"kl/{kind}"] = divergence.kl(theirs, ours)
-        found[f"js/{kind}"] = divergence.js(ours, theirs)
-    found["routing_js"] = divergence.routing_js(
-        accuracy.prediction_histogram(outputs.logits["forget_test"]),
-        accuracy.prediction_histogram(retrained.logits["forget_test"]),
-    )
-    told = [privacy.forgotten_scores(*one["forget_train"]) for one in (outputs, retrained)]
-    found["privacy/worst"] = privacy.worst_case(*told)
+        split = f"{kind}_test"
+        ours, theirs = outputs.logits[split], [one.logits[split] for one in retrained]
+        found[f"kl/{kind}"] = _mean(
+            split, np.mean([divergence.kl(r, ours) for r in theirs], axis=0)
+        )
+        found[f"js/{kind}"] = _mean(
+            split, np.mean([divergence.js(ours, r) for r in theirs], axis=0)
+        )
+    routes = [
+        Part.whole("forget_test", one.logits["forget_test"].argmax(1).astype(float))
+        for one in (outputs, *retrained)
+    ]
+    classes = outputs.logits["forget_test"].shape[1]
+    found["routing_js"] = Routing(routes[0], tuple(routes[1:]), classes)
     return found
+
+
+def worst_case_privacy(outputs: Outputs, retrained: Sequence[Outputs]) -> dict[str, float]:
+    """Return what one output of a forgotten image gives away; the mean over retrained networks.
+
+    Args:
+        outputs: Of the network.
+        retrained: Of one or more others.
+    """
+    ours, *theirs = (
+        privacy.forgotten_scores(*one["forget_train"]) for one in (outputs, *retrained)
+    )
+    return {"privacy/worst": float(np.mean([privacy.worst_case(ours, one) for one in theirs]))}
 
 
 def neighbour_samples(

@@ -10,6 +10,7 @@ from typing import Any
 
 from scipy.stats import t
 
+from orthounlearn.metrics.suite import composites
 from orthounlearn.metrics.verdict import TITLES, judge
 from orthounlearn.report.collect import Run, plain_name
 
@@ -137,7 +138,7 @@ def _noise_floor(runs: Iterable[Run]) -> list[Run]:
             }
             own = {key: one.metrics[key] for key in one.retrained if key in one.metrics}
             times = {key: v for key, v in one.metrics.items() if key.startswith("time/")}
-            figures = {**own, **times, **gaps, **_composites(gaps)}
+            figures = {**own, **times, **gaps, **composites(one.metrics, other.metrics)}
             pairs.append(
                 replace(
                     one,
@@ -154,19 +155,3 @@ def _verdict(figures: dict[str, float], one: Run, other: Run) -> dict[str, float
     retrained = {key: other.metrics[key] for key in other.retrained if key in other.metrics}
     verdict = judge(figures, one.original or None, [retrained], images=one.images)
     return {f"verdict/{headline}": float(headline == verdict.headline) for headline in TITLES}
-
-
-def _composites(gaps: dict[str, float]) -> dict[str, float]:
-    """Return the figures made of gaps; see `metrics.suite.against_retrained`."""
-    three = [f"acc/{s}_gap" for s in ("forget_train", "retain_train", "retain_test")]
-    four = [f"acc/{s}_gap" for s in ("forget_train", "retain_train", "retain_test")] + [
-        "compat/salun_confidence_gap"
-    ]
-    values = {}
-    if all(key in gaps for key in four):
-        values["avg_gap"] = fmean(abs(gaps[key]) for key in four)
-        tow = 1.0
-        for key in three:
-            tow *= 1 - abs(gaps[key])
-        values["tow"] = tow
-    return values

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 
 from orthounlearn.metrics.catalog import figure
-from orthounlearn.metrics.sample import values
+from orthounlearn.metrics.sample import gap_intervals, values
 from orthounlearn.metrics.suite import (
     AUDITED,
     CLASSIFIER,
     Outputs,
     against_both,
     against_original,
-    against_retrained,
     audit,
-    between_retrained,
+    composites,
+    distance_samples,
+    floors,
+    gaps,
     neighbour_samples,
     probed_layers,
     samples,
@@ -63,7 +65,8 @@ def full(ours: Outputs, retrained: Outputs, original: Outputs) -> dict[str, floa
     figures, theirs, before = found
     figures |= against_original(figures, before)
     figures |= against_both(figures, before, theirs)
-    return figures | against_retrained(ours, figures, [retrained], theirs)
+    figures |= values(distance_samples(ours, [retrained])) | composites(figures, theirs)
+    return figures | gaps(figures, theirs)
 
 
 RETRAINED = outputs(masked=True, known=0.0, seed=1)
@@ -136,27 +139,41 @@ def test_further_probes_of_every_block():
 
 def test_distances_are_means_over_the_retrained_networks():
     others = [outputs(known=0.0, gain=gain, seed=seed) for seed, gain in ((1, 1.0), (2, 3.0))]
-    figures = audit(RETRAINED, forget=[0], class_names=NAMES)
-    each = [against_retrained(outputs(), figures, [one], figures) for one in others]
-    both = against_retrained(outputs(), figures, others, figures)
-    for key in ("js/forget", "kl/retain", "routing_js"):
+    each = [values(distance_samples(outputs(), [one])) for one in others]
+    both = values(distance_samples(outputs(), others))
+    assert both.keys() == {"kl/forget", "kl/retain", "js/forget", "js/retain", "routing_js"}
+    for key in both:
         assert each[0][key] != each[1][key]
         assert both[key] == pytest.approx((each[0][key] + each[1][key]) / 2)
 
 
-def test_floors_are_mean_distances_of_retrained_pairs():
+def test_distances_beyond_those_among_the_retrained_have_an_interval():
+    """Its ends hold the gap; 0 lies within for one more retrained network, not for another kind."""
+    retrained = [outputs(masked=True, gain=3.0, seed=seed) for seed in (1, 2, 3)]
+    among = [distance_samples(a, [b for b in retrained if b is not a]) for a in retrained]
+
+    def found(one: Outputs) -> dict[str, tuple[float, float]]:
+        ours = distance_samples(one, retrained)
+        ends = gap_intervals(ours, among)
+        floor = {key: np.mean([values(each)[key] for each in among]) for key in values(ours)}
+        for key, value in values(ours).items():
+            assert ends[f"{key}_gap_low"] < value - floor[key] < ends[f"{key}_gap_high"]
+        return {key: (ends[f"{key}_gap_low"], ends[f"{key}_gap_high"]) for key in floor}
+
+    alike = found(outputs(masked=True, gain=3.0, seed=4))
+    assert all(low < 0 < high for low, high in alike.values())
+    other = found(outputs(known=9.0, seed=4))
+    assert all(low > 0 for low, _ in other.values())
+
+
+def test_floors_are_mean_differences_of_retrained_pairs():
     networks = [outputs(masked=True, seed=seed) for seed in (1, 2, 3)]
     figures = [audit(one, forget=[0], class_names=NAMES) for one in networks]
-    floors, of_distances = between_retrained(networks, figures)
-    pairs = [full(a, b, outputs()) for a in networks for b in networks if a is not b]
-    assert len(pairs) == 6
-    for key in ("kl/forget", "js/retain", "routing_js", "tow", "avg_gap"):
-        assert of_distances[f"{key}_floor"] == pytest.approx(np.mean([p[key] for p in pairs]))
     recalls = [one["probe/k50"] for one in figures]
     expected = np.mean([abs(a - b) for a, b in combinations(recalls, 2)])
     assert expected > 0
-    assert floors["probe/k50"] == pytest.approx(expected)
-    assert between_retrained(networks[:1], figures[:1]) == ({}, {})
+    assert floors(figures)["probe/k50"] == pytest.approx(expected)
+    assert floors(figures[:1]) == {}
 
 
 def test_neighbour_attack_has_no_gap_to_itself_and_none_for_several_classes():
@@ -172,7 +189,7 @@ def test_gap_of_a_pattern_is_a_gap():
     assert figure("loss/forget_test_gap").target == "low"
     assert figure("probe/k50_index").heading == "Probe index"
     assert figure("avg_gap").heading == "Avg. gap"
-    assert figure("avg_gap_floor").heading == "Avg. gap, floor"
+    assert figure("avg_gap_gap").heading == "Δ Avg. gap"
     assert figure("probe/k50_gap_low").target == "info"
 
 

@@ -30,11 +30,14 @@ from orthounlearn.metrics.suite import (
     Outputs,
     against_both,
     against_original,
-    against_retrained,
-    between_retrained,
+    composites,
+    distance_samples,
+    floors,
+    gaps,
     neighbour_samples,
     samples,
     similarities,
+    worst_case_privacy,
 )
 from orthounlearn.metrics.verdict import TITLES, judge
 
@@ -116,23 +119,22 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
         _log.info("Relearning is measured against the network before the request: original=FILE.")
     metrics: Figures = {}
     if retrained:
-        _add_neighbours([ours, *([original] if original else []), *retrained], retrained)
+        measured = [ours, *([original] if original else []), *retrained]
+        _add_neighbours(measured, retrained)
+        for network in measured:
+            _add_distances(network, [one for one in retrained if one is not network])
     if original is not None:
         figures |= against_original(figures, original.figures)
         metrics |= {f"original/{key}": value for key, value in original.figures.items()}
     if retrained:
         theirs, spread = _mean(retrained), _spread(retrained)
-        theirs_said = [reference.outputs for reference in retrained]
-        figures |= against_retrained(outputs, figures, theirs_said, theirs)
+        figures |= gaps(figures, theirs)
         figures |= gap_intervals(ours.samples, [reference.samples for reference in retrained])
         figures |= _relearning_compared(figures, theirs)
-        floors, of_distances = between_retrained(
-            theirs_said, [reference.figures for reference in retrained]
-        )
-        figures |= of_distances
+        among = floors([reference.figures for reference in retrained])
         metrics |= {f"retrained/{key}": value for key, value in theirs.items()}
         metrics |= {f"retrained_sd/{key}": value for key, value in spread.items()}
-        metrics |= {f"retrained_floor/{key}": value for key, value in floors.items()}
+        metrics |= {f"retrained_floor/{key}": value for key, value in among.items()}
         if original is not None:
             figures |= against_both(figures, original.figures, theirs)
     figures |= _similarities(outputs, original, retrained)
@@ -173,6 +175,18 @@ def _add_neighbours(networks: list[Measured], retrained: list[Measured]) -> None
     for network, attack in zip(networks, attacks, strict=True):
         network.samples.update(attack)
         network.figures.update(values(attack))
+
+
+def _add_distances(network: Measured, others: list[Measured]) -> None:
+    """Measure how far a network is from retrained ones; a retrained one from those beside it."""
+    if not others:
+        return
+    said = [other.outputs for other in others]
+    distances = distance_samples(network.outputs, said)
+    network.samples.update(distances)
+    network.figures.update(values(distances))
+    network.figures.update(worst_case_privacy(network.outputs, said))
+    network.figures.update(composites(network.figures, _mean(others)))
 
 
 def _accuracies(original: Measured) -> Accuracies:
