@@ -65,6 +65,7 @@ RANGES = {
     "metrics.reference_seeds": _SEED,
     "metrics.batch_size": _COUNT,
     "metrics.shadows": Range(0),
+    "shadow": Range(0),
     "metrics.relearn.images": _COUNT,
     "metrics.relearn.steps": _COUNT,
     "metrics.relearn.every": _COUNT,

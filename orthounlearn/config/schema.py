@@ -132,6 +132,8 @@ class Config:
     tune: TuneConfig | None = None
     forget: Any = None
     after: list[Any] = field(default_factory=list)
+    without: Any = None
+    shadow: int | None = None
     seed: int = 0
     checkpoint: str | None = None
     original: str | None = None

@@ -11,6 +11,7 @@ from orthounlearn.engine.own_code import sources
 from orthounlearn.engine.store import short_name, stored_model
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, file_digest
+from orthounlearn.metrics.shadow import check_count
 from orthounlearn.metrics.suite import PROBES
 
 AUDIT_VERSION = 5
@@ -120,8 +121,8 @@ def open_request(experiment: Experiment) -> Request:
         UsageError: The classes are not valid, or the checkpoint is missing.
     """
     config = experiment.config
-    if not config["method"]:
-        refuse_earlier_requests(experiment, job="evaluate")
+    refuse_others_options(experiment, job="unlearn" if config["method"] else "evaluate")
+    check_count(config["metrics"]["shadows"])
     if config["metrics"]["reference"] not in ("auto", "train", "none"):
         raise UsageError(
             "Expected metrics.reference to be auto, train or none, "
@@ -170,15 +171,28 @@ def _reference_seeds(experiment: Experiment, forget: tuple[int, ...]) -> tuple[i
     )
 
 
-def refuse_earlier_requests(experiment: Experiment, *, job: str) -> None:
-    """Refuse `after` in a job that knows one request at most.
+def refuse_others_options(experiment: Experiment, *, job: str) -> None:
+    """Refuse options that say something to another job alone, and would be passed over.
+
+    Args:
+        experiment: With the configuration.
+        job: That runs.
 
     Raises:
-        UsageError: It is given.
+        UsageError: `after` is given to another job than unlearn, `shadow` or `without` to another
+            than train.
     """
-    if experiment.config["after"]:
+    config = experiment.config
+    if config["after"] and job != "unlearn":
         raise UsageError(
-            f"Expected after= in the job unlearn alone, but got after={experiment.config['after']} "
+            f"Expected after= in the job unlearn alone, but got after={config['after']} "
             f"in {job}. `orthounlearn unlearn after=… forget=…` carries a sequence out; sweep "
             "makes the table of one with table.sequence=true."
         )
+    for option in ("shadow", "without"):
+        if config[option] is not None and job != "train":
+            raise UsageError(
+                f"Expected {option}= in the job train alone, without a request, but got "
+                f"{option}={config[option]} in {job}. A sweep trains the networks that its audits "
+                "need: metrics.shadows=8, table.references=true."
+            )

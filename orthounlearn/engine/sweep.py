@@ -18,8 +18,9 @@ from orthounlearn.config.build import command_line_overrides, compose_variants, 
 from orthounlearn.data.splits import resolve_forget, said
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.progress import SweepProgress
-from orthounlearn.engine.request import open_request, refuse_earlier_requests
+from orthounlearn.engine.request import open_request, refuse_others_options
 from orthounlearn.engine.store import StoredModel, stored_model
+from orthounlearn.engine.train import configured
 from orthounlearn.errors import UsageError
 from orthounlearn.report.collect import DIVERGED
 
@@ -51,9 +52,9 @@ class Phase:
 def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
     """Run what is missing of the configured table, then report it.
 
-    Originals come first, then retrained networks, then the other methods: so no two processes of
-    a phase want the same network. Of a sequence each step is a phase, for the same reason. A killed
-    sweep goes on where it stopped.
+    Originals come first, then retrained networks, then shadows, then the other methods: so no two
+    processes of a phase want the same network. Of a sequence each step is a phase, for the same
+    reason. A killed sweep goes on where it stopped.
 
     Args:
         experiment: With `table`.
@@ -62,7 +63,7 @@ def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
     Raises:
         UsageError: There is no table, an axis is empty or wrong, or a cell failed.
     """
-    refuse_earlier_requests(experiment, job="sweep")
+    refuse_others_options(experiment, job="sweep")
     table = experiment.config["table"]
     if not table:
         raise UsageError("Expected experiment=NAME with a `table`, such as experiment=digits_cpu.")
@@ -126,25 +127,64 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
             for config in compose_variants(job, [*shared, _reference(table), *chosen], variants):
                 cell = replace(experiment, config=config)
                 if job == "train":
-                    stored = stored_model(cell, seed=config["seed"])
+                    stored = stored_model(cell, **configured(cell))
                     found.append((stored.folder, partial(_is_trained, stored)))
                 else:
                     folder = open_request(cell).folder
                     found.append((folder, partial(_is_finished, folder)))
         return found
 
-    grids = [("original models", "train", networks)]
     retrained = ["retrain"] if table["references"] or "retrain" in table["methods"] else []
-    for kind, methods in (("retrained models", retrained), ("unlearning methods", others)):
-        grids += [
-            (kind + step, "unlearn", {**networks, **request, "method": methods})
-            for step, request in requests.items()
-        ]
+    grids = [
+        ("original models", "train", networks),
+        *_unlearning("retrained models", networks, requests, retrained),
+        *_shadows(experiment, networks, forgets, retrained=bool(table["references"])),
+        *_unlearning("unlearning methods", networks, requests, others),
+    ]
     return [
         Phase(title, job, grid, cells(job, grid))
         for title, job, grid in grids
         if all(grid.values())
     ]
+
+
+Grid = tuple[str, str, dict[str, list[str]]]
+"""Title, job and axes of a multirun."""
+
+
+def _unlearning(
+    title: str,
+    networks: dict[str, list[str]],
+    requests: dict[str, dict[str, list[str]]],
+    methods: list[str],
+) -> list[Grid]:
+    return [
+        (title + step, "unlearn", {**networks, **request, "method": methods})
+        for step, request in requests.items()
+    ]
+
+
+def _shadows(
+    experiment: Experiment,
+    networks: dict[str, list[str]],
+    forgets: list[list[int | str]],
+    *,
+    retrained: bool,
+) -> list[Grid]:
+    """Return the multiruns that train the shadows which the audits ask for, side by side.
+
+    One pool serves all seeds and requests; each request has its own without the classes.
+    """
+    count = experiment.config["metrics"]["shadows"]
+    if not count:
+        return []
+    pool = {axis: values for axis, values in networks.items() if axis != "seed"}
+    pool["shadow"] = [str(k) for k in range(count)]
+    grids: list[Grid] = [("shadow models", "train", pool)]
+    if retrained:
+        without = {"without": [_listed(classes) for classes in forgets]}
+        grids.append(("retrained shadow models", "train", pool | without))
+    return grids
 
 
 def _requests(
@@ -185,7 +225,7 @@ def _reference(table: dict[str, Any]) -> str:
     return f"metrics.reference={'train' if table['references'] else 'auto'}"
 
 
-_VALUES = ("seed", "forget", "after")
+_VALUES = ("seed", "forget", "after", "shadow", "without")
 """Axes that are values; the others are choices of a file in conf/."""
 
 

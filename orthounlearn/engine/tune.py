@@ -27,7 +27,7 @@ from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.own_code import sources
-from orthounlearn.engine.request import refuse_earlier_requests
+from orthounlearn.engine.request import refuse_others_options
 from orthounlearn.engine.store import StoredModel, ensure_trained
 from orthounlearn.engine.timing import run_once
 from orthounlearn.errors import UsageError
@@ -79,7 +79,7 @@ def tune(experiment: Experiment, *, tuned_dir: Path) -> Path:
     Raises:
         UsageError: The method declares no search, or an axis is empty.
     """
-    refuse_earlier_requests(experiment, job="tune")
+    refuse_others_options(experiment, job="tune")
     method, options = experiment.config["method"], experiment.config["tune"]
     space = (method or {}).get("search")
     if not space:

@@ -51,6 +51,8 @@ CATALOG = (
     Figure("mia/neighbour/auc", "Neighbour AUC", "", "retrained", "P(log-odds of the nearest retained class among the others: forgotten > its own test images); nearest by the retrained model"),
     Figure("privacy/worst", "Worst-case privacy", "", "high", "e^−ε, ε = max |log P_u(E) / P_r(E)| over events E that a score of a forgotten image is above or below a threshold, in this and in the retrained network; 95 % lower bound of ε on images that did not choose E: 1 as after retraining"),
     Figure("lira/auc", "LiRA AUC", "", "retrained", "pooled-variance LiRA on margins over leave-one-out shadows (arXiv 2112.03570); on unlearned shadows U-LiRA, members against non-members of the same class"),
+    Figure("lira/rest_tpr@fpr*", "LiRA TPR, other classes", "%", "retrained", "as LiRA TPR, on margins where the forgotten classes are left out"),
+    Figure("lira/rest_*", "LiRA, other classes", "", "retrained", "as LiRA, on the margin of the strongest class when the forgotten ones are left out: a clamped logit cannot hide it"),
     Figure("lira/auc_sd", "LiRA spread", "", "info", "standard deviation of that AUC over targets"),
     Figure("lira/tpr@fpr*", "LiRA TPR", "%", "retrained", "its true-positive rate at a low false-positive rate; empty if unresolved"),
     Figure("lira/worst5", "LiRA worst 5 %", "", "retrained", "mean log-likelihood ratio of the 5 % most exposed members, in nats"),

@@ -18,7 +18,23 @@ Bools = NDArray[np.bool_]
 Attack = Callable[[Ints, int], Floats]
 """From the rows of the shadows and the row of the target to scores (N,), higher = member."""
 
+FEWEST = 6
+"""A target's own pair is left out, and LiRA's deviation needs two shadows of each kind."""
+
 _WORST = 0.05  # share of the members whose mean score tells what an average hides
+
+
+def check_count(count: int) -> None:
+    """Check the number K of shadows that attacks are asked for.
+
+    Raises:
+        UsageError: It is odd, or below `FEWEST` and not 0.
+    """
+    if count and (count < FEWEST or count % 2):
+        raise UsageError(
+            f"Expected metrics.shadows to be an even number of at least {FEWEST}, or 0 for no "
+            f"shadows, but got {count}."
+        )
 
 
 def balanced_membership(n_examples: int, n_shadows: int, seed: int) -> Bools:

@@ -127,6 +127,38 @@ def test_without_references_nothing_is_retrained(call: Callable, tmp_path: Path)
     assert "retrained models" not in result.err
 
 
+def test_shadows_are_trained_before_the_methods_that_want_them(
+    call: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    """Each once, as a cell of its own, so that jobs share them."""
+    planned: dict[str, sweep.Phase] = {}
+
+    def record(phase: sweep.Phase, _: object) -> None:
+        planned[phase.title] = phase
+        if phase.title == "unlearning methods":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "_run", record)
+    axes = [a for a in SMALL if "forget" not in a]
+    few = ("metrics.shadows=6", "table.forget=[[3],[5]]", "table.methods=[mask_logit]")
+    result = call("sweep", *axes, *few, "table.seeds=[4]")
+    assert result.code == 130, result.err
+    assert {title: len(phase.cells) for title, phase in planned.items()} == {
+        "original models": 1,
+        "retrained models": 2,
+        "shadow models": 6,
+        "retrained shadow models": 12,
+        "unlearning methods": 2,
+    }
+    pools = [planned["shadow models"], planned["retrained shadow models"]]
+    trained = {folder.name.rpartition("_")[0] for phase in pools for folder, _ in phase.cells}
+    assert trained == {
+        f"digits_resnet20_so_seed{k}_shadow{k}{without}"
+        for k in range(6)
+        for without in ("", "_without-3", "_without-5")
+    }
+
+
 def test_steps_of_a_sequence_are_planned_one_after_the_other(
     call: Callable, monkeypatch: pytest.MonkeyPatch
 ):

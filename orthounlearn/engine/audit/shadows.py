@@ -23,14 +23,11 @@ from orthounlearn.engine.timing import run_once
 from orthounlearn.errors import UsageError
 from orthounlearn.methods.base import UnlearningMethod
 from orthounlearn.metrics import lira, rmia, roc, shadow
-from orthounlearn.metrics.scores import Floats, Ints, confidence, margin
+from orthounlearn.metrics.scores import Floats, Ints, confidence, margin, rest
 from orthounlearn.metrics.shadow import Bools
 from orthounlearn.metrics.suite import Outputs
 
 _SPLITS = ("forget_train", "forget_probe", "retain_train")
-
-_FEWEST = 6
-"""A target's own pair is left out, and LiRA's deviation needs two shadows of each kind."""
 
 _RETAINED = ("auc", "tpr@fpr1e-2", "tpr@fpr5e-2", "worst5")
 
@@ -42,6 +39,7 @@ class Family:
     Attributes:
         labels_N: Of the forgotten classes' training images.
         forget_KN: Their margins.
+        rest_KN: Their margins where the forgotten classes are left out.
         retain_KM: Margins of the retained ones.
         confidence_KN: log p_y of the forgotten classes' training images.
         population_labels_Z: Of images of the forgotten classes that nobody was trained on.
@@ -50,6 +48,7 @@ class Family:
 
     labels_N: Ints
     forget_KN: Floats
+    rest_KN: Floats
     retain_KM: Floats
     confidence_KN: Floats
     population_labels_Z: Ints
@@ -62,9 +61,12 @@ class Family:
         def rows(score: Callable[..., Floats], split: str) -> Floats:
             return np.stack([score(*one[split]) for one in outputs])
 
+        labels_N = outputs[0].labels["forget_train"]
+        forget = [int(label) for label in np.unique(labels_N)]
         return cls(
-            labels_N=outputs[0].labels["forget_train"],
+            labels_N=labels_N,
             forget_KN=rows(margin, "forget_train"),
+            rest_KN=rows(lambda logits, _: rest(logits, forget), "forget_train"),
             retain_KM=rows(margin, "retain_train"),
             confidence_KN=rows(confidence, "forget_train"),
             population_labels_Z=outputs[0].labels["forget_probe"],
@@ -76,7 +78,7 @@ def shadow_audit(experiment: Experiment, splits: Splits) -> dict[str, dict[str, 
     """Attack a request's method with shadows, and beside it no unlearning and retraining.
 
     Args:
-        experiment: With the method, and `metrics.shadows` K of at least 6, even.
+        experiment: With the method, and a K that `shadow.check_count` accepts, `metrics.shadows`.
         splits: Of the request.
 
     Returns:
@@ -85,15 +87,10 @@ def shadow_audit(experiment: Experiment, splits: Splits) -> dict[str, dict[str, 
         or metrics.reference=train).
 
     Raises:
-        UsageError: K is odd or below 6, a stored shadow was trained on other images than the design
-            says, or the method diverged.
+        UsageError: A stored shadow was trained on other images than the design says, or the method
+            diverged.
     """
     count = experiment.config["metrics"]["shadows"]
-    if count < _FEWEST or count % 2:
-        raise UsageError(
-            f"Expected metrics.shadows to be an even number of at least {_FEWEST}, or 0 for no "
-            f"shadows, but got {count}."
-        )
     member_KT = experiment.shadow_members(count)
     members = {name: member_KT[:, audited(experiment, splits, name)] for name in _SPLITS[::2]}
     trained = [ensure_trained(experiment, seed=k, shadow=k) for k in range(count)]
@@ -195,6 +192,7 @@ def attack_figures(family: Family, members: dict[str, Bools]) -> dict[str, float
 
     attacks = {
         "lira/": lira_scores(family.forget_KN, forget_KN),
+        "lira/rest_": lira_scores(family.rest_KN, forget_KN),
         "rmia/": shadow.leave_one_out(forget_KN, _rmia(family)),
     }
     found = {

@@ -8,7 +8,9 @@ import pytest
 from orthounlearn.data.splits import Splits
 from orthounlearn.engine.audit.shadows import Family, attack_figures, shadow_audit
 from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.request import open_request
 from orthounlearn.engine.store import ensure_trained, stored_model
+from orthounlearn.engine.train import train
 from orthounlearn.errors import UsageError
 from orthounlearn.metrics.shadow import balanced_membership
 from orthounlearn.metrics.suite import Outputs
@@ -41,6 +43,18 @@ def test_a_shadow_is_trained_on_its_half_and_nothing_else(job):
     assert trained_on.retain_train.tolist() == expected
     assert trained_on.retain_val.tolist() == all_of_it.retain_val.tolist()
     assert "shadow1" in stored.folder.name
+
+
+def test_the_job_train_makes_the_networks_that_the_audit_reads(job, open_shared):
+    audited = job("mask_logit", "recipe.epochs=1")
+    for option, what in (
+        (("shadow=1",), {"shadow": 1, "seed": 1}),
+        (("shadow=2", "without=3"), {"shadow": 2, "seed": 2, "without": FORGET}),
+        (("without=[3]", "seed=5"), {"without": FORGET, "seed": 5}),
+    ):
+        made = train(open_shared("recipe.epochs=1", *option, job="train"))
+        assert made == stored_model(audited, **what)
+        assert made.is_trained
 
 
 def test_shadows_have_keys_of_their_own_and_leave_the_others_alone(job):
@@ -116,9 +130,8 @@ def test_shadows_of_another_design_are_refused(job, without: tuple[int, ...]):
 
 @pytest.mark.parametrize("count", [7, 4, 2])
 def test_too_few_shadows_are_refused(job, count: int):
-    experiment = job("original", f"metrics.shadows={count}")
     with pytest.raises(UsageError, match="even number of at least 6"):
-        shadow_audit(experiment, experiment.splits(FORGET))
+        open_request(job("original", f"metrics.shadows={count}", "forget=3"))
 
 
 def test_a_family_is_made_of_the_networks_in_order():
@@ -131,6 +144,29 @@ def test_a_family_is_made_of_the_networks_in_order():
     np.testing.assert_allclose(family.forget_KN, [[1, -1], [2, -2]])
     assert family.labels_N.tolist() == family.population_labels_Z.tolist() == [0, 0]
     np.testing.assert_allclose(family.population_KZ, -np.log1p(np.exp([[-1, 1], [-2, 2]])))
+    assert family.rest_KN.tolist() == [[0, 0], [0, 0]]  # one class is left
+
+
+def test_a_clamped_logit_hides_from_the_margin_and_not_from_the_other_classes():
+    """What the class's own logit no longer says, those of the others may still give away."""
+    rng = np.random.default_rng(0)
+    member_KN = balanced_membership(400, 6, 0)
+    retained_KM = balanced_membership(100, 6, 1)
+
+    def outputs(k: int) -> Outputs:
+        logits = rng.normal(size=(400, 3))
+        logits[:, 0] = -40  # clamped
+        logits[:, 1] += 3 * member_KN[k]  # a member is also more surely no dog
+        retained = rng.normal(size=(100, 3))
+        return Outputs(
+            {"forget_train": logits, "forget_probe": logits[:40], "retain_train": retained},
+            {"forget_train": np.zeros(400, int), "forget_probe": np.zeros(40, int),
+             "retain_train": np.ones(100, int)},
+        )  # fmt: skip
+
+    family = Family.of([outputs(k) for k in range(6)])
+    found = attack_figures(family, {"forget_train": member_KN, "retain_train": retained_KM})
+    assert found["lira/rest_auc"] > 0.8
 
 
 def test_several_forgotten_classes_are_attacked_apart():
@@ -141,8 +177,7 @@ def test_several_forgotten_classes_are_attacked_apart():
 
     def family(of_N: np.ndarray, of_Z: np.ndarray) -> Family:
         return Family(
-            labels_N[of_N], phi_KN[:, of_N], phi_KN[:, of_N], phi_KN[:, of_N], labels_Z[of_Z],
-            phi_KZ[:, of_Z],
+            labels_N[of_N], *[phi_KN[:, of_N]] * 4, labels_Z[of_Z], phi_KZ[:, of_Z]
         )  # fmt: skip
 
     def figures(of: Family, member_KN: np.ndarray) -> dict[str, float]:
