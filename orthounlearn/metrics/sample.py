@@ -8,8 +8,11 @@ stays as it is: the interval is over other images to be asked about, not over ot
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isfinite
 from typing import Protocol
+from weakref import WeakKeyDictionary
+from zlib import crc32
 
 import numpy as np
 
@@ -73,7 +76,7 @@ class Sample(Protocol):
         """Return the same figures on draws of the images, (B,) each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mean:
     """Σ_i share_i · the mean over part i.
 
@@ -85,7 +88,7 @@ class Mean:
     parts: tuple[Part, ...]
     shares: tuple[float, ...] = (1.0,)
 
-    @property
+    @cached_property
     def values(self) -> dict[str, float]:
         """The mean; nan if a part is empty."""
         means = [part.values_N.mean() if len(part.values_N) else np.nan for part in self.parts]
@@ -101,7 +104,7 @@ class Mean:
         return {"": found}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """The expected calibration error, of what `accuracy.calibration` returns.
 
@@ -118,7 +121,7 @@ class Calibration:
         """The images that it reads."""
         return (self.gaps,)
 
-    @property
+    @cached_property
     def values(self) -> dict[str, float]:
         """The error; nan without images."""
         if not len(self.bins_N):
@@ -133,7 +136,7 @@ class Calibration:
         return {"": np.abs(drawn_BN @ binned_NB).sum(1) / drawn_BN.sum(1)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Routing:
     """How unlike the classes are that two networks send the same images to: JS in bits.
 
@@ -152,7 +155,7 @@ class Routing:
         """The images that it reads."""
         return (self.routes, *self.others)
 
-    @property
+    @cached_property
     def values(self) -> dict[str, float]:
         """The mean divergence; nan without images."""
         if not len(self.routes.values_N):
@@ -171,7 +174,7 @@ class Routing:
         return np.asarray(drawn_BN @ one_hot_NK / drawn_BN.sum(1, keepdims=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """The ROC of members against others, averaged over pairs of parts.
 
@@ -191,7 +194,7 @@ class Ranking:
         """The images that it reads."""
         return tuple(part for pair in self.pairs for part in pair)
 
-    @property
+    @cached_property
     def values(self) -> dict[str, float]:
         """`auc`, `adv` and the names of `rates`; nan where undefined."""
         rows = []
@@ -256,44 +259,57 @@ def gap_intervals(
         has no value.
     """
     shared = [key for key in ours if all(key in samples for samples in theirs)]
-    chosen = [[samples[key] for samples in (ours, *theirs)] for key in shared]
-    undefined = {
-        key + end
-        for key, (own, *others) in zip(shared, chosen, strict=True)
-        for end in own.values
-        if not all(isfinite(sample.values.get(end, np.nan)) for sample in (own, *others))
+    chosen = {key: [samples[key] for samples in (ours, *theirs)] for key in shared}
+    defined = {
+        key: {end for end in row[0].values if all(isfinite(_value(one, end)) for one in row)}
+        for key, row in chosen.items()
     }
-    sizes = {part.split: part.total for row in chosen for one in row for part in one.parts}
-    gaps: dict[str, list[Floats]] = {}
-    for weights in _draws(sizes, rounds, np.random.default_rng(seed)):
-        for key, row in zip(shared, chosen, strict=True):
-            if all(key + end in undefined for end in row[0].values):
-                continue
-            own, *others = (sample.resampled(weights) for sample in row)
-            for end, drawn_B in own.items():
-                gap_B = drawn_B - np.mean([other[end] for other in others], axis=0)
-                gaps.setdefault(key + end, []).append(gap_B)
-    found = dict.fromkeys(
-        (f"{key}_gap_{end}" for key in sorted(undefined) for end in _ENDS), np.nan
-    )
-    for key, parts in gaps.items():
-        if key not in undefined:
-            drawn_B = np.concatenate(parts)
-            kept_B = drawn_B[
-                np.isfinite(drawn_B)
-            ]  # a draw without any of a few images says nothing
-            ends = np.quantile(kept_B, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-            found |= {f"{key}_gap_{end}": float(v) for end, v in zip(_ENDS, ends, strict=True)}
+    drawn = _drawn([one for key in shared if defined[key] for one in chosen[key]], rounds, seed)
+    found: dict[str, float] = {}
+    for key, (own, *others) in chosen.items():
+        for end in own.values:
+            ends = (np.nan, np.nan)
+            if end in defined[key]:
+                gap_B = drawn[own][end] - np.mean([drawn[one][end] for one in others], axis=0)
+                kept_B = gap_B[np.isfinite(gap_B)]  # a draw without any of few images says nothing
+                ends = tuple(np.quantile(kept_B, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]))
+            found |= {f"{key}{end}_gap_{at}": float(v) for at, v in zip(_ENDS, ends, strict=True)}
     return found
+
+
+def _value(sample: Sample, end: str) -> float:
+    return sample.values.get(end, np.nan)
+
+
+_DRAWN: WeakKeyDictionary[Sample, dict[tuple[int, int], dict[str, Floats]]] = WeakKeyDictionary()
+"""What samples are on draws, as long as they live: a table's references meet every method."""
+
+
+def _drawn(samples: Sequence[Sample], rounds: int, seed: int) -> dict[Sample, dict[str, Floats]]:
+    """Return the figures of each sample on the same draws, (rounds,) each."""
+    which = rounds, seed
+    missing = [sample for sample in samples if which not in _DRAWN.setdefault(sample, {})]
+    sizes = {part.split: part.total for sample in missing for part in sample.parts}
+    parts: list[list[dict[str, Floats]]] = [[] for _ in missing]
+    for weights in _draws(sizes, rounds, seed):
+        for sample, found in zip(missing, parts, strict=True):
+            found.append(sample.resampled(weights))
+    for sample, found in zip(missing, parts, strict=True):
+        _DRAWN[sample][which] = {
+            end: np.concatenate([one[end] for one in found]) for end in found[0]
+        }
+    return {sample: _DRAWN[sample][which] for sample in samples}
 
 
 _ENDS = ("low", "high")
 
 
-def _draws(sizes: Mapping[str, int], rounds: int, rng: np.random.Generator) -> Iterator[Weights]:
+def _draws(sizes: Mapping[str, int], rounds: int, seed: int) -> Iterator[Weights]:
+    # A stream for each split: its draws are the same whatever else is read.
+    streams = {split: np.random.default_rng([seed, crc32(split.encode())]) for split in sizes}
     for start in range(0, rounds, _CHUNK):
         count = min(_CHUNK, rounds - start)
-        yield {split: _draw(count, size, rng) for split, size in sizes.items()}
+        yield {split: _draw(count, size, streams[split]) for split, size in sizes.items()}
 
 
 def _draw(count: int, size: int, rng: np.random.Generator) -> Floats:

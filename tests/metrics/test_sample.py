@@ -1,5 +1,7 @@
 """Figures image by image: the same values as the plain ones, and intervals that hold them."""
 
+from zlib import crc32
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -102,10 +104,11 @@ def test_interval_of_the_auc_is_that_of_scikit_learns_on_each_draw():
     sides = rng.normal(size=(4, 12)).round(1)  # with ties
     ours, theirs = ranking(*sides[:2]), ranking(*sides[2:])
     found = gap_intervals({"a/": ours}, [{"a/": theirs}], rounds=200, seed=0)
-    draw = np.random.default_rng(0)
+    splits = [part.split.encode() for part in ours.pairs[0]]
+    streams = [np.random.default_rng([0, crc32(split)]) for split in splits]
     slow = []
-    for _ in range(2):  # 100 draws at a time, of each split in turn
-        m, o = (draw.integers(12, size=(100, 12)) for _ in range(2))
+    for _ in range(2):  # 100 draws at a time
+        m, o = (stream.integers(12, size=(100, 12)) for stream in streams)
         slow += [
             roc_auc_score([1] * 12 + [0] * 12, np.r_[sides[0][i], sides[1][j]])
             - roc_auc_score([1] * 12 + [0] * 12, np.r_[sides[2][i], sides[3][j]])
@@ -113,6 +116,25 @@ def test_interval_of_the_auc_is_that_of_scikit_learns_on_each_draw():
         ]
     ends = [found["a/auc_gap_low"], found["a/auc_gap_high"]]
     np.testing.assert_allclose(ends, np.quantile(slow, [0.025, 0.975]), atol=1e-9)
+
+
+def test_references_are_drawn_once_and_alike_whatever_else_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    rng = np.random.default_rng(0)
+    reference, ours, other = (
+        Mean((Part.whole(split, rng.normal(size=20)),))
+        for split in ("forget_test", "forget_test", "retain_test")
+    )
+    alone = gap_intervals({"a": ours}, [{"a": reference}])
+    drawn = []
+    resampled = Mean.resampled
+    monkeypatch.setattr(Mean, "resampled", lambda self, w: drawn.append(self) or resampled(self, w))
+    fresh = Mean(ours.parts)
+    both = gap_intervals({"b": other, "a": fresh}, [{"b": other, "a": reference}])
+    assert {id(one) for one in drawn} == {id(other), id(fresh)}
+    assert {key: both[key] for key in alone} == alone
+    assert both["b_gap_low"] == both["b_gap_high"] == 0
 
 
 def test_interval_of_a_share_is_that_of_the_normal_approximation():
