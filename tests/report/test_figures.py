@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
@@ -15,7 +16,7 @@ from orthounlearn.report.cases import Case, make_cases
 from orthounlearn.report.figures import details, overviews, roc
 from orthounlearn.report.figures.confusion import confusion
 from orthounlearn.report.figures.density_confidence import draw as draw_confidence
-from orthounlearn.report.figures.front import front
+from orthounlearn.report.figures.front import draw_front, front
 from orthounlearn.report.rows import Cell, Row, make_rows
 from orthounlearn.report.style import Look, looks
 from tests.report.toy_runs import CLASSES, METHODS, write_runs
@@ -215,6 +216,27 @@ def test_the_front_has_whom_nobody_beats_and_no_reference():
     rows = [row("original", 1.0, 0.9), row("retrain", 0.0, 0.95), row("best", -0.1, 0.8),
             row("useful", 0.5, 0.9), row("beaten", 0.6, 0.85), row("twin", 0.5, 0.9)]  # fmt: skip
     assert [r.method for r in front(rows, "cost")] == ["best", "useful", "twin"]
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_the_axes_of_a_front_show_every_mark_and_no_interval_widens_them(log: bool):
+    def figure(half: float) -> go.Figure:
+        rows = [row("original", 1.0, 0.9), row("retrain", 0.01, 0.95), row("ours", 0.1, 0.8)]
+        for one in rows:
+            one.metrics["cost"] = Cell(c := one.metrics["cost"].mean, c - half, c + half, 2, None)
+        return draw_front(
+            rows, looks([r.method for r in rows]), key="cost", scale=10, title="", log=log
+        )
+
+    narrow, wide = figure(0.001), figure(50.0)
+    for axis in ("xaxis", "yaxis"):
+        low, high = narrow.layout[axis].range
+        assert wide.layout[axis].range == (low, high)
+        marks = [x for one in narrow.data if one.name != "front" for x in one[axis[0]]]
+        if log and axis == "xaxis":
+            marks = np.log10(marks)
+        assert low < min(marks) < max(marks) < high
+        assert high - low < 1.2 * (max(marks) - min(marks))
 
 
 def test_thirty_six_methods_can_be_told_apart():

@@ -1,6 +1,7 @@
 """Utility against leakage or time: what nobody beats in both."""
 
 from collections.abc import Sequence
+from math import log10
 
 import plotly.graph_objects as go
 
@@ -65,11 +66,21 @@ def draw_front(
                 row=line, col=column,
             )  # fmt: skip
             named.add(row.method)
-        figure.update_xaxes(title_text=title, row=line, col=column)
-        figure.update_yaxes(title_text=heading(UTILITY), row=line, col=column)
+        # By the marks: a few runs give intervals so wide that the marks would lie on a line.
+        costs = [row.metrics[key].mean * scale for row in members]
+        across = _around([log10(cost) for cost in costs] if log else costs)
+        upwards = _around([_utility(row) for row in members])
+        figure.update_xaxes(title_text=title, range=across, row=line, col=column)
+        figure.update_yaxes(title_text=heading(UTILITY), range=upwards, row=line, col=column)
     if log:
         figure.update_xaxes(type="log", dtick=1, exponentformat="power")
     return figure
+
+
+def _around(values: Sequence[float]) -> list[float]:
+    """Return the ends of an axis that shows all values, with some room on both sides."""
+    room = 0.08 * (max(values) - min(values)) or 0.5
+    return [min(values) - room, max(values) + room]
 
 
 def front(rows: Sequence[Row], key: str) -> list[Row]:

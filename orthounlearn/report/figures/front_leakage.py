@@ -26,7 +26,7 @@ FIGURE = Overview(
     "Retained test accuracy over the probe index: 0 is as after retraining, 1 nothing removed, "
     "below 0 more is gone than retraining takes. The best place is at the top, at 0. The dotted "
     "line joins the methods that no other one beats in both. Bars: 95 % t-intervals over forget "
-    "classes and seeds.",
+    "classes and seeds; they may end outside of the picture.",
     10,
     draw,
 )
