@@ -126,9 +126,11 @@ def sweep(config: DictConfig) -> None:
 @_job
 def tune(config: DictConfig) -> None:
     """Search a method's settings on validation images."""
+    from orthounlearn.config.build import writable_conf_dir
     from orthounlearn.engine.tune import tune as job
 
-    _say(f"Written: {job(_experiment(config), tuned_dir=Path(CONF_DIR) / 'method' / 'tuned')}")
+    tuned_dir = writable_conf_dir() / "method" / "tuned"
+    _say(f"Written: {job(_experiment(config), tuned_dir=tuned_dir)}")
 
 
 @_job

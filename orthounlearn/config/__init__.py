@@ -3,4 +3,5 @@
 from pathlib import Path
 
 _PACKAGED = Path(__file__).parents[1] / "conf"  # in a wheel
-CONF_DIR = str(_PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "conf")
+INSTALLED = _PACKAGED.is_dir()
+CONF_DIR = str(_PACKAGED if INSTALLED else Path(__file__).parents[2] / "conf")

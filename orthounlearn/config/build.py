@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar, Unpack, get_args, get_origin
 
 from hydra import compose
@@ -10,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from orthounlearn.config import CONF_DIR, INSTALLED
 from orthounlearn.config.checks import validate_keys
 from orthounlearn.errors import UsageError
 
@@ -235,6 +237,27 @@ def config_dirs() -> list[str]:
         if source.provider == "command-line"
         for argument in ("--config-dir", str(source.path))
     ]
+
+
+def writable_conf_dir() -> Path:
+    """Return the folder of configurations that found values are written to.
+
+    Returns:
+        The user's own, of `--config-dir`; else `conf/` of a checkout.
+
+    Raises:
+        UsageError: The package is installed, and there is no folder of the user's own: a file
+            among installed ones would be lost with the next version, or belongs to others.
+    """
+    given = config_dirs()
+    if given:
+        return Path(given[-1])
+    if INSTALLED:
+        raise UsageError(
+            "Expected --config-dir=FOLDER, a folder of your own for the values that are found; "
+            f"the installed {CONF_DIR} is not written to. Later jobs read them with that option."
+        )
+    return Path(CONF_DIR)
 
 
 def command_line_overrides() -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from orthounlearn import cli
+from orthounlearn.config import build
 from orthounlearn.engine import tune
 
 SMALL = (
@@ -17,7 +18,7 @@ SMALL = (
 
 @pytest.fixture
 def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cli, "CONF_DIR", str(tmp_path / "conf"))
+    monkeypatch.setattr(build, "CONF_DIR", str(tmp_path / "conf"))
     return tmp_path / "conf/method/tuned/digits_cpu"
 
 
@@ -35,6 +36,23 @@ def test_tune_writes_what_it_found_and_how(call: Callable, tuned: Path, tmp_path
     assert not list((tmp_path / "runs/models").glob("*without*")), (
         "the retrained model must not help"
     )
+
+
+def test_an_installed_package_is_not_written_to(
+    call: Callable, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(build, "INSTALLED", True)
+    monkeypatch.setattr(tune, "_loss", lambda *_: 1.0)
+    refused = call("tune", "method=soft_prune", *SMALL)
+    assert refused.code == 2
+    assert "--config-dir=FOLDER" in refused.err
+    assert not (tmp_path / "runs").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    result = call("tune", f"--config-dir={mine}", "method=soft_prune", *SMALL)
+    assert result.code == 0, result.err
+    assert (mine / "method/tuned/digits_cpu/soft_prune.yaml").exists()
+    assert not tuned.exists()
 
 
 def test_tuning_sees_validation_images_only(
