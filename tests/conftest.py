@@ -1,5 +1,7 @@
 """Options and fixtures shared by all tests."""
 
+import functools
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -67,10 +69,21 @@ def open_shared(
 
 def _opener(cache_dir: Path, runs: Path) -> Callable[..., Experiment]:
     def open_(*overrides: str, job: str = "unlearn") -> Experiment:
-        folders = [f"paths.cache={cache_dir}", f"paths.runs={runs}"]
-        return open_experiment(configuration(job, *SMALL, *folders, *overrides))
+        composed = _composed(job, overrides)
+        for placeholder, folder in ((_CACHE, cache_dir), (_RUNS, runs)):
+            composed = composed.replace(placeholder, str(folder))
+        return open_experiment(json.loads(composed))
 
     return open_
+
+
+_CACHE, _RUNS = "/the-cache-of-this-test", "/the-runs-of-this-test"
+
+
+@functools.cache  # Hydra takes a quarter of a second; hundreds of tests ask for the same
+def _composed(job: str, overrides: tuple[str, ...]) -> str:
+    folders = (f"paths.cache={_CACHE}", f"paths.runs={_RUNS}")
+    return json.dumps(configuration(job, *SMALL, *folders, *overrides))
 
 
 @pytest.fixture(scope="session")
