@@ -1,23 +1,18 @@
 """Rows of the table: means over forget classes and seeds, with their intervals."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import permutations
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
-from typing import Any
 
 from scipy.stats import t
 
-from orthounlearn.metrics.suite import composites
-from orthounlearn.metrics.verdict import TITLES, judge
 from orthounlearn.report.collect import Run, plain_name
 
-NOISE_FLOOR = "retrain (other seed)"
 """One retrained model measured against another: what differs by chance alone."""
 
-_FIRST = ("original", "retrain", NOISE_FLOOR, "mask_logit", "soft_prune", "class_transport")
+_FIRST = ("original", "retrain", "mask_logit", "soft_prune", "class_transport")
 
 
 @dataclass(frozen=True)
@@ -71,11 +66,10 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
     Within a group references, the trivial rival and ours come first, then the methods in the order
     of the runs: that of `table.methods` in a sweep.
     """
-    everything = [*runs, *_noise_floor(runs)]
-    methods = [*_FIRST, *(plain_name(run.method) for run in everything)]
+    methods = [*_FIRST, *(plain_name(run.method) for run in runs)]
     place = {method: at for at, method in reversed(list(enumerate(methods)))}
     grouped: dict[tuple[str, str, str, str, int], list[Run]] = defaultdict(list)
-    for run in everything:
+    for run in runs:
         grouped[*run.group, run.method, run.step].append(run)
     keys = sorted(grouped, key=lambda key: (*key[:3], place[plain_name(key[3])], *key[3:]))
     return [Row(*key, trials=grouped[key][0].trials, metrics=_cells(grouped[key])) for key in keys]
@@ -120,38 +114,3 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float | None
         return None, None
     half = float(t.ppf((1 + level) / 2, len(values) - 1)) * stdev(values) / sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
-
-
-def _noise_floor(runs: Iterable[Run]) -> list[Run]:
-    """Measure every retrained model against each other seed's, as if it were a method."""
-    cells: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
-    for run in runs:
-        if plain_name(run.method) == "retrain":
-            cells[run.group, run.method, run.after, run.forget].append(run)
-    pairs = []
-    for retrained in cells.values():
-        for one, other in permutations(retrained, 2):
-            gaps = {
-                f"{key}_gap": value - other.metrics[key]
-                for key, value in one.metrics.items()
-                if key in one.retrained and key in other.metrics
-            }
-            own = {key: one.metrics[key] for key in one.retrained if key in one.metrics}
-            times = {key: v for key, v in one.metrics.items() if key.startswith("time/")}
-            figures = {**own, **times, **gaps, **composites(one.metrics, other.metrics)}
-            pairs.append(
-                replace(
-                    one,
-                    method=one.method.replace("retrain", NOISE_FLOOR, 1),
-                    metrics=figures | _verdict(figures, one, other),
-                    retrained=other.metrics,
-                )
-            )
-    return pairs
-
-
-def _verdict(figures: dict[str, float], one: Run, other: Run) -> dict[str, float]:
-    """Judge a retrained model as if it were unlearned; the figures are those of a run."""
-    retrained = {key: other.metrics[key] for key in other.retrained if key in other.metrics}
-    verdict = judge(figures, one.original or None, [retrained], images=one.images)
-    return {f"verdict/{headline}": float(headline == verdict.headline) for headline in TITLES}

@@ -26,7 +26,6 @@ DIVERGING = ["#B35806", "#F1A340", "#FEE0B6", "#F7F7F7", "#D8DAEB", "#998EC3", "
 _FIXED = {
     "original": (GREY, "circle"),
     "retrain": (GREEN, "star"),
-    "retrain (other seed)": (GREEN, "star-open"),
     "mask_logit": (BLUE, "square"),
     "soft_prune": (VERMILION, "diamond"),
 }

@@ -58,7 +58,6 @@ def measured() -> dict[tuple[str, ...], dict[str, dict[str, float]]]:
     [
         ("original", "under_unlearned"),
         ("retrain", "ok"),
-        ("retrain (other seed)", "ok"),
         ("mask_logit", "head_only"),
         ("fine_tune", "utility_fail"),
         ("soft_prune_literal", "utility_fail"),

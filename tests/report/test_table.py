@@ -16,7 +16,7 @@ from orthounlearn.report import job, writers
 from orthounlearn.report.claims import CLAIMS, claim_lines
 from orthounlearn.report.collect import find_runs, read_runs
 from orthounlearn.report.columns import columns, heading, number, text
-from orthounlearn.report.rows import NOISE_FLOOR, Cell, interval, make_rows
+from orthounlearn.report.rows import Cell, interval, make_rows
 
 IMAGES = {"forget_train": 4500, "forget_test": 500, "retain_test": 9000}
 RETRAINED = {"acc/forget_train": 0.0, "acc/retain_test": 0.9, "acc/retain_train": 1.0,
@@ -93,22 +93,6 @@ def test_undefined_values_are_left_out_not_zero(tmp_path: Path):
     assert (cell.mean, cell.n, cell.low) == (0.5, 1, None)
 
 
-def test_noise_floor_measures_each_retrained_model_against_the_other_seed(tmp_path: Path):
-    for seed, accuracy in ((0, 0.90), (1, 0.94)):
-        values = {k.replace("/", "__"): v for k, v in RETRAINED.items()}
-        write_run(tmp_path, "retrain", seed=seed, **(values | {"acc__retain_test": accuracy}))
-    floor = rows(tmp_path)["so", NOISE_FLOOR]
-    assert floor["acc/retain_test_gap"].mean == pytest.approx(0)  # +0.04 and −0.04
-    assert floor["acc/retain_test_gap"].n == 2
-    assert floor["avg_gap"].mean == pytest.approx(0.04 / 4)
-    assert floor["tow"].mean == pytest.approx(1 - 0.04)
-
-
-def test_one_retrained_seed_has_no_noise_floor(tmp_path: Path):
-    write_run(tmp_path, "retrain", acc__retain_test=0.9)
-    assert ("so", NOISE_FLOOR) not in rows(tmp_path)
-
-
 CLASSES = ("cat", "dog", "emu")
 
 
@@ -130,9 +114,6 @@ def test_each_step_of_a_sequence_is_a_row(tmp_path: Path):
     cells = [row.metrics["drift/retain_test"] for row in ours]
     assert [cell.n for cell in cells] == [3, 2, 2]  # a request alone is a first step
     assert [cell.mean for cell in cells] == pytest.approx([-0.04 / 3, -0.195, -0.395])
-    floors = [row for row in found if row.method == NOISE_FLOOR]
-    assert [row.step for row in floors] == [1, 2, 3]
-    assert {row.metrics["acc/retain_test_gap"].n for row in floors} == {2}  # of the same step
 
 
 def test_steps_are_shown_where_there_are_some(tmp_path: Path):
@@ -245,21 +226,6 @@ def test_verdicts_are_counted(tmp_path: Path, headlines: list[str], shown: str):
     (row,) = make_rows(find_runs(tmp_path)[0])
     assert text(row, "verdict") == shown
     assert ("verdict" in columns([row])) == bool(headlines)
-
-
-def test_a_second_retrained_model_is_judged_like_an_unlearned_one(tmp_path: Path):
-    figures = {"acc/forget_train": 0.0, "acc/forget_test": 0.0, "acc/retain_test": 0.9,
-               "acc/retain_train": 1.0, "mia/pop_margin/auc": 0.5, "probe/k50": 0.54,
-               "compat/salun_confidence": 1.0}  # fmt: skip
-    before = figures | {"acc/forget_train": 1.0, "acc/forget_test": 0.8, "probe/k50": 0.9}
-    for seed, probe in ((0, 0.54), (1, 0.56)):
-        own = {k.replace("/", "__"): v for k, v in figures.items()} | {"probe__k50": probe}
-        folder = write_run(tmp_path, "retrain", seed=seed, retrained=figures, **own)
-        metrics = json.loads((folder / "metrics.json").read_text())
-        metrics |= {f"original/{key}": value for key, value in before.items()}
-        write_json(folder / "metrics.json", metrics)
-    (row,) = [row for row in make_rows(find_runs(tmp_path)[0]) if row.method == NOISE_FLOOR]
-    assert text(row, "verdict") == "ok"
 
 
 def test_four_formats_hold_the_same_numbers(tmp_path: Path):

@@ -14,7 +14,7 @@ from orthounlearn.report.claims import claim_lines
 from orthounlearn.report.collect import Run, find_runs
 from orthounlearn.report.columns import COLUMNS
 from orthounlearn.report.page import render_page
-from orthounlearn.report.rows import NOISE_FLOOR, Row, make_rows
+from orthounlearn.report.rows import Row, make_rows
 from orthounlearn.report.style import looks
 from tests.report.test_table import write_run
 
@@ -88,13 +88,13 @@ def test_runs_of_older_versions_are_grouped_by_name(tmp_path: Path):
     }
 
 
-def test_variants_stand_together_and_each_has_its_noise_floor(tmp_path: Path):
+def test_variants_stand_together(tmp_path: Path):
     for settings in ("eeee1111", "ffff2222"):
         for method in ("abc", "soft_prune", "retrain"):
             for seed in (0, 1):
                 write(tmp_path, method, seed=seed, about={"settings": settings})
     rows = make_rows(read(tmp_path))
-    methods = ("retrain", NOISE_FLOOR, "soft_prune", "abc")
+    methods = ("retrain", "soft_prune", "abc")
     assert [(row.method, row.n) for row in rows] == [
         (f"{method} #{settings}", 2) for method in methods for settings in ("eeee1111", "ffff2222")
     ]

@@ -8,12 +8,12 @@ import plotly.graph_objects as go
 from orthounlearn.report.cases import ORIGINAL, RETRAIN
 from orthounlearn.report.columns import heading
 from orthounlearn.report.figures.panels import by_group, grid, row_name
-from orthounlearn.report.rows import NOISE_FLOOR, Cell, Row
+from orthounlearn.report.rows import Cell, Row
 from orthounlearn.report.style import GREY, Look
 
 UTILITY = "acc/retain_test"
 
-_REFERENCES = (ORIGINAL, RETRAIN, NOISE_FLOOR)
+_REFERENCES = (ORIGINAL, RETRAIN)
 
 
 def draw_front(
