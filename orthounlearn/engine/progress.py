@@ -23,6 +23,7 @@ from orthounlearn.report.collect import DIVERGED
 
 _POLL_S = 1.0
 _PLAIN_EVERY_S = 15.0  # between lines when nobody watches a terminal
+_SIGN_S = 300.0  # after which a line says how far the running cells are, though none is done
 _STALE_S = 1800.0  # a status older than this belongs to a process that is gone
 _MOST_RUNNING, _MOST_RESULTS = 8, 5  # lines of the live view
 _BAR = 30  # characters
@@ -72,7 +73,7 @@ class SweepProgress:
     """Shows done, running and left cells, the running epochs, the time to go, and last results.
 
     One live view on a terminal, else a plain line when another cell is done, at most every 15
-    seconds. Cells run in processes of their own, on other machines too: what is known of them
+    seconds, and every five minutes in any case. Cells run in processes of their own, on other machines too: what is known of them
     stands in the `status.json` of their folders.
 
     Args:
@@ -126,7 +127,8 @@ class SweepProgress:
             return
         state = self._state()
         shown, when = self._last_line
-        if state.done != shown and time.time() - when >= _PLAIN_EVERY_S:
+        silent = time.time() - max(when, self._started)
+        if (state.done != shown and time.time() - when >= _PLAIN_EVERY_S) or silent >= _SIGN_S:
             self._console.print(self._line(state), highlight=False, soft_wrap=True)
             self._last_line = (state.done, time.time())
 

@@ -61,6 +61,16 @@ def test_without_a_terminal_lines_are_few(tmp_path: Path):
     assert "\x1b" not in out.getvalue()
 
 
+def test_without_a_terminal_a_long_cell_gives_a_sign_of_life(tmp_path: Path):
+    out = io.StringIO()
+    write_status(tmp_path / "one/status.json", "running", "training a", epoch=2, epochs=8)
+    view = progress(tmp_path / "one", console=Console(file=out, width=200))
+    for minutes, lines in ((4, 0), (6, 1), (6, 1)):
+        view._started = time.time() - 60 * minutes
+        view.show()
+        assert out.getvalue().count("training a, epoch 3/8") == lines
+
+
 def test_a_terminal_shows_bars_epochs_and_last_results(tmp_path: Path):
     out = io.StringIO()
     console = Console(force_terminal=True, file=out, width=120)
