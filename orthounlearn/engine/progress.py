@@ -73,8 +73,8 @@ class SweepProgress:
     """Shows done, running and left cells, the running epochs, the time to go, and last results.
 
     One live view on a terminal, else a plain line when another cell is done, at most every 15
-    seconds, and every five minutes in any case. Cells run in processes of their own, on other machines too: what is known of them
-    stands in the `status.json` of their folders.
+    seconds, and every five minutes in any case. Cells run in processes of their own, on other
+    machines too: what is known of them stands in the `status.json` of their folders.
 
     Args:
         title: Of the phase.
