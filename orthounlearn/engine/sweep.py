@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,9 @@ class Phase:
 def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
     """Run what is missing of the configured table, then report it.
 
-    Originals come first, then retrained networks, then shadows, then the other methods: so no two
-    processes of a phase want the same network. Of a sequence each step is a phase, for the same
-    reason. A killed sweep goes on where it stopped.
+    Originals come first, then retrained networks, then shadows, then the methods: so no two
+    processes of a phase want the same network. Of a sequence each step of the methods is a phase,
+    for the same reason. A killed sweep goes on where it stopped.
 
     Args:
         experiment: With `table`.
@@ -114,8 +114,11 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
         "regularizer": [str(regularizer) for regularizer in table["regularizers"]],
         "seed": [str(seed) for seed in table["seeds"]],
     }
-    requests = _requests(forgets, in_sequence=table["sequence"])
-    others = [method for method in table["methods"] if method != "retrain"]
+    gone = list(accumulate(forgets)) if table["sequence"] else forgets
+    without = {"without": [_listed(classes) for classes in gone]} if table["references"] else {}
+    methods = list(map(str, table["methods"]))
+    if table["references"] and "retrain" not in methods:
+        methods.append("retrain")
 
     def cells(job: str, grid: dict[str, list[str]]) -> list[tuple[Path, Callable[[], bool]]]:
         choices = {k: v for k, v in grid.items() if k not in _VALUES}
@@ -134,12 +137,21 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
                     found.append((folder, partial(_is_finished, folder)))
         return found
 
-    retrained = ["retrain"] if table["references"] or "retrain" in table["methods"] else []
-    grids = [
-        ("original models", "train", networks),
-        *_unlearning("retrained models", networks, requests, retrained),
-        *_shadows(experiment, networks, forgets, retrained=bool(table["references"])),
-        *_unlearning("unlearning methods", networks, requests, others),
+    grids: list[Grid] = [("original models", "train", networks)]
+    if without:
+        seeds = [*networks["seed"], *map(str, experiment.config["metrics"]["reference_seeds"])]
+        retrained = {**networks, "seed": list(dict.fromkeys(seeds)), **without}
+        grids.append(("retrained models", "train", retrained))
+    count = experiment.config["metrics"]["shadows"]
+    if count:  # one pool for all seeds and requests, and one for each request without its classes
+        pool = {axis: values for axis, values in networks.items() if axis != "seed"}
+        pool["shadow"] = [str(k) for k in range(count)]
+        grids.append(("shadow models", "train", pool))
+        if without:
+            grids.append(("retrained shadow models", "train", pool | without))
+    grids += [
+        (f"unlearning methods{step}", "unlearn", {**networks, **request, "method": methods})
+        for step, request in _requests(forgets, in_sequence=table["sequence"]).items()
     ]
     return [
         Phase(title, job, grid, cells(job, grid))
@@ -150,41 +162,6 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
 
 Grid = tuple[str, str, dict[str, list[str]]]
 """Title, job and axes of a multirun."""
-
-
-def _unlearning(
-    title: str,
-    networks: dict[str, list[str]],
-    requests: dict[str, dict[str, list[str]]],
-    methods: list[str],
-) -> list[Grid]:
-    return [
-        (title + step, "unlearn", {**networks, **request, "method": methods})
-        for step, request in requests.items()
-    ]
-
-
-def _shadows(
-    experiment: Experiment,
-    networks: dict[str, list[str]],
-    forgets: list[list[int | str]],
-    *,
-    retrained: bool,
-) -> list[Grid]:
-    """Return the multiruns that train the shadows which the audits ask for, side by side.
-
-    One pool serves all seeds and requests; each request has its own without the classes.
-    """
-    count = experiment.config["metrics"]["shadows"]
-    if not count:
-        return []
-    pool = {axis: values for axis, values in networks.items() if axis != "seed"}
-    pool["shadow"] = [str(k) for k in range(count)]
-    grids: list[Grid] = [("shadow models", "train", pool)]
-    if retrained:
-        without = {"without": [_listed(classes) for classes in forgets]}
-        grids.append(("retrained shadow models", "train", pool | without))
-    return grids
 
 
 def _requests(

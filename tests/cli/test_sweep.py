@@ -24,7 +24,7 @@ def test_sweep_makes_the_table_and_trains_nothing_twice(
     result = call("sweep", *axes)
     assert result.code == 0, result.err
     assert "original models: 1/1 done" in result.err
-    assert "unlearning methods: 2/2 done" in result.err
+    assert "unlearning methods: 3/3 done" in result.err
     table = json.loads((tmp_path / "runs/tables/digits/table.json").read_text())
     assert {row["method"] for row in table["rows"]} == {"original", "retrain", "soft_prune"}
     assert table["command"].startswith("orthounlearn sweep experiment=digits_cpu model.width=4")
@@ -148,7 +148,7 @@ def test_shadows_are_trained_before_the_methods_that_want_them(
         "retrained models": 2,
         "shadow models": 6,
         "retrained shadow models": 12,
-        "unlearning methods": 2,
+        "unlearning methods": 4,
     }
     pools = [planned["shadow models"], planned["retrained shadow models"]]
     trained = {folder.name.rpartition("_")[0] for phase in pools for folder, _ in phase.cells}
@@ -166,21 +166,36 @@ def test_steps_of_a_sequence_are_planned_one_after_the_other(
 
     def record(phase: sweep.Phase, _: object) -> None:
         planned.append(phase)
-        if len(planned) == 5:
+        if len(planned) == 4:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(sweep, "_run", record)
     axes = ("table.sequence=true", "table.forget=[3,[8,6]]", "table.methods=[original]")
     assert call("sweep", *SMALL, *axes).code == 130
     assert [phase.title for phase in planned] == [
-        "original models", "retrained models, step 1", "retrained models, step 2",
+        "original models", "retrained models",
         "unlearning methods, step 1", "unlearning methods, step 2",
     ]  # fmt: skip
-    grids = [(phase.grid.get("after"), phase.grid.get("forget")) for phase in planned]
-    steps = [(["[]"], ["[3]"]), (["[[3]]"], ["[6,8]"])]
-    assert grids == [(None, None), *steps, *steps]
-    folders = [phase.cells[0][0].parent.name for phase in planned[1:]]
-    assert folders == ["forget-3", "forget-3-then-6+8"] * 2
+    assert planned[1].grid["without"] == ["[3]", "[3,6,8]"]
+    steps = [(phase.grid["after"], phase.grid["forget"]) for phase in planned[2:]]
+    assert steps == [(["[]"], ["[3]"]), (["[[3]]"], ["[6,8]"])]
+    folders = [phase.cells[0][0].parent.name for phase in planned[2:]]
+    assert folders == ["forget-3", "forget-3-then-6+8"]
+
+
+def test_references_of_all_seeds_are_trained_before_any_audit_wants_them(
+    call: Callable, planned: list[sweep.Phase], monkeypatch: pytest.MonkeyPatch
+):
+    """Two audits that want the same one would wait for each other's training of it."""
+    ready = sweep._is_trained
+    monkeypatch.setattr(
+        sweep, "_is_trained", lambda stored: "without" not in stored.folder.name or ready(stored)
+    )
+    axes = ("table.methods=[mask_logit]", "metrics.reference_seeds=[0,1,2]")
+    result = call("sweep", *SMALL, *axes)
+    assert result.code == 130, result.err
+    names = [folder.name.rpartition("_")[0] for folder, _ in planned[0].cells]
+    assert names == [f"digits_resnet20_so_seed{seed}_without-3" for seed in (0, 1, 2)]
 
 
 @pytest.mark.slow
