@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from orthounlearn.config.build import command_line_overrides, compose_variants, config_dirs
-from orthounlearn.data.splits import resolve_forget, said
+from orthounlearn.data.splits import resolve_forget, resolve_sequence, said
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.progress import SweepProgress
 from orthounlearn.engine.request import open_request, refuse_others_options
@@ -109,6 +109,8 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
         [said(label, names) for label in resolve_forget(entry, names, option="table.forget")]
         for entry in wanted
     ]
+    if table["sequence"]:
+        resolve_sequence(forgets[:-1], forgets[-1], names)  # before hundreds of cells are composed
     networks = {
         "model": [str(model) for model in table["models"]],
         "regularizer": [str(regularizer) for regularizer in table["regularizers"]],
