@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from orthounlearn import __version__
 from orthounlearn.config import CONF_DIR, resolvers, schema
 from orthounlearn.config.messages import explain, is_slip
+from orthounlearn.config.multirun import trust_a_plan
 from orthounlearn.errors import UsageError
 
 _USAGE = """\
@@ -194,6 +195,7 @@ def run(job: str, overrides: list[str]) -> int:
     """Run a job in this process and return its exit code."""
     schema.register()
     resolvers.register()
+    trust_a_plan()
     # A user's own network or method lies where the command is called, as with `python -m`.
     sys.path.append(str(Path.cwd()))
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"

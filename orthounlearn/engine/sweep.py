@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from orthounlearn.config.build import command_line_overrides, compose_variants, config_dirs
+from orthounlearn.config.multirun import PLANNED
 from orthounlearn.data.splits import resolve_forget, resolve_sequence, said
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.progress import SweepProgress
@@ -225,6 +226,7 @@ def _run(phase: Phase, table: dict[str, Any]) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // at_once))
     # One thread each: two processes of one thread do more than one process of two.
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONWARNINGS": "ignore"}
+    environment[PLANNED] = "1"
     with SweepProgress(phase.title, phase.cells):
         done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)  # noqa: S603
     if phase.missing:

@@ -7,8 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.plugins.sweeper import Sweeper
 
 from orthounlearn import __version__, cli
+from orthounlearn.config.multirun import PLANNED
+from orthounlearn.engine import train as training
+from orthounlearn.engine.store import StoredModel
 
 FAST = ("model.width=4", "recipe.epochs=2")
 
@@ -23,6 +28,25 @@ def test_unlearn_prints_before_after_and_where(call: Callable, tmp_path: Path):
     assert metrics["unlearned/time/unlearn_s"] < metrics["unlearned/time/prep_s"]
     csv = next(path.parent.glob("metrics.csv")).read_text()
     assert "unlearned/acc/forget_test" in csv
+
+
+@pytest.mark.parametrize("planned", [False, True])
+def test_cells_that_a_sweep_has_planned_are_composed_once(
+    call: Callable, planned: bool, monkeypatch: pytest.MonkeyPatch
+):
+    composed = []
+    compose = ConfigLoaderImpl.load_sweep_config
+    monkeypatch.setattr(
+        ConfigLoaderImpl,
+        "load_sweep_config",
+        lambda *args, **options: composed.append(options) or compose(*args, **options),
+    )
+    monkeypatch.setattr(Sweeper, "validate_batch_is_legal", Sweeper.validate_batch_is_legal)
+    monkeypatch.setenv(PLANNED, "1" if planned else "")
+    monkeypatch.setattr(training, "train", lambda _: StoredModel(Path(), ""))
+    result = call("train", "-m", "seed=0,1,2")
+    assert result.code == 0, result.err
+    assert len(composed) == (3 if planned else 6)
 
 
 def test_train_then_report_and_evaluate(call: Callable, tmp_path: Path):
