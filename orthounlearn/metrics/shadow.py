@@ -21,6 +21,9 @@ Attack = Callable[[Ints, int], Floats]
 FEWEST = 6
 """A target's own pair is left out, and LiRA's deviation needs two shadows of each kind."""
 
+RATES = {"tpr@fpr1e-2": 0.01, "tpr@fpr5e-2": 0.05}
+"""Figures that are a true-positive rate, and at which false-positive rate."""
+
 _WORST = 0.05  # share of the members whose mean score tells what an average hides
 
 
@@ -128,8 +131,7 @@ def summarise(scores_N: Floats, member_N: Bools) -> dict[str, float]:
     worst = np.sort(members)[len(members) - int(np.ceil(_WORST * len(members))) :]
     return {
         "auc": roc.auc(members, others),
-        "tpr@fpr1e-2": roc.resolved_tpr(members, others, 0.01),
-        "tpr@fpr5e-2": roc.resolved_tpr(members, others, 0.05),
+        **{key: roc.resolved_tpr(members, others, alpha) for key, alpha in RATES.items()},
         "worst5": float(np.mean(worst)) if len(worst) else float("nan"),
     }
 

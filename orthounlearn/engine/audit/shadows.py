@@ -6,7 +6,7 @@ shadow is the target once, attacked with the other pairs: what is audited is the
 of this recipe with half of the images, not the one checkpoint of the request.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,13 +23,12 @@ from orthounlearn.engine.timing import run_once
 from orthounlearn.errors import UsageError
 from orthounlearn.methods.base import UnlearningMethod
 from orthounlearn.metrics import lira, rmia, roc, shadow
+from orthounlearn.metrics.sample import Part, Ranking, gap_intervals
 from orthounlearn.metrics.scores import Floats, Ints, confidence, margin, rest
 from orthounlearn.metrics.shadow import Bools
 from orthounlearn.metrics.suite import Outputs
 
 _SPLITS = ("forget_train", "forget_probe", "retain_train")
-
-_RETAINED = ("auc", "tpr@fpr1e-2", "tpr@fpr5e-2", "worst5")
 
 
 @dataclass(frozen=True)
@@ -105,11 +104,17 @@ def shadow_audit(experiment: Experiment, splits: Splits) -> dict[str, dict[str, 
     retrained = _retrained(experiment, splits, count)
     if retrained:
         families["retrained"] = Family.of(retrained)
-    figures = {phase: attack_figures(family, members) for phase, family in families.items()}
+    attacks = {phase: attack(family, members) for phase, family in families.items()}
+    figures = {phase: attack_figures(attacked) for phase, attacked in attacks.items()}
     if retrained:
         figures["unlearned"] |= _efficacy(
             families["unlearned"], families["retrained"], members["forget_train"]
         )
+        ours, theirs = (
+            {name: scores.sample for name, scores in attacks[phase].items()}
+            for phase in ("unlearned", "retrained")
+        )
+        figures["unlearned"] |= gap_intervals(ours, [theirs])
     inside, outside = shadow.fewest(member_KT)
     figures["unlearned"] |= {
         "shadows/count": float(count),
@@ -172,8 +177,42 @@ def _retrained(experiment: Experiment, splits: Splits, count: int) -> list[Outpu
     return found
 
 
-def attack_figures(family: Family, members: dict[str, Bools]) -> dict[str, float]:
-    """Return the figures of LiRA and RMIA over leave-one-out targets.
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one attack on every target.
+
+    Attributes:
+        scores_KN: From `shadow.leave_one_out`.
+        member_KN: Which images each target was trained on.
+        labels_N: Classes, each of which is attacked on its own; None: all images are one group.
+        split: Of the images.
+    """
+
+    scores_KN: Floats
+    member_KN: Bools
+    labels_N: Ints | None
+    split: str
+
+    @property
+    def sample(self) -> Ranking:
+        """The rates of `shadow.summarise`, image by image."""
+        count = self.scores_KN.shape[1]
+        labels_N = np.zeros(count, int) if self.labels_N is None else self.labels_N
+
+        def part(chosen_N: Bools, scores_N: Floats) -> Part:
+            rows = np.flatnonzero(chosen_N & ~np.isnan(scores_N))
+            return Part(self.split, scores_N[rows], rows, count)
+
+        pairs = [
+            (part(own_N & member_N, scores_N), part(own_N & ~member_N, scores_N))
+            for scores_N, member_N in zip(self.scores_KN, self.member_KN, strict=True)
+            for own_N in (labels_N == label for label in np.unique(labels_N))
+        ]
+        return Ranking(tuple(pairs), rates=shadow.RATES)
+
+
+def attack(family: Family, members: dict[str, Bools]) -> dict[str, Scores]:
+    """Attack every network of a family with the other pairs: by LiRA, and by RMIA.
 
     Members and non-members are of the same class, as in the population attacks. Retained images are
     one group: of a hundred classes, the sample has too few images each.
@@ -181,28 +220,40 @@ def attack_figures(family: Family, members: dict[str, Bools]) -> dict[str, float
     Args:
         family: What the shadows say.
         members: Which images of "forget_train" and of "retain_train" each was trained on.
+
+    Returns:
+        Beginning of the figures' keys -> scores.
     """
     forget_KN, retain_KN = members["forget_train"], members["retain_train"]
 
-    def lira_scores(phi_KN: Floats, member_KN: Bools) -> Floats:
-        def attack(rows: Ints, target: int) -> Floats:
+    def by_lira(phi_KN: Floats, member_KN: Bools) -> Floats:
+        def one(rows: Ints, target: int) -> Floats:
             return lira.pooled(phi_KN[target], *lira.fit_both(phi_KN[rows], member_KN[rows]))
 
-        return shadow.leave_one_out(member_KN, attack)
+        return shadow.leave_one_out(member_KN, one)
 
-    attacks = {
-        "lira/": lira_scores(family.forget_KN, forget_KN),
-        "lira/rest_": lira_scores(family.rest_KN, forget_KN),
+    forgotten = {
+        "lira/": by_lira(family.forget_KN, forget_KN),
+        "lira/rest_": by_lira(family.rest_KN, forget_KN),
         "rmia/": shadow.leave_one_out(forget_KN, _rmia(family)),
     }
     found = {
+        name: Scores(scores_KN, forget_KN, family.labels_N, "forget_train")
+        for name, scores_KN in forgotten.items()
+    }
+    retained_KN = by_lira(family.retain_KM, retain_KN)
+    return found | {"lira/retained_": Scores(retained_KN, retain_KN, None, "retain_train")}
+
+
+def attack_figures(attacks: Mapping[str, Scores]) -> dict[str, float]:
+    """Return the figures of attacks over their targets."""
+    found = {
         f"{name}{key}": value
-        for name, scores_KN in attacks.items()
-        for key, value in shadow.over_targets(scores_KN, forget_KN, family.labels_N).items()
+        for name, of in attacks.items()
+        for key, value in shadow.over_targets(of.scores_KN, of.member_KN, of.labels_N).items()
     }
     del found["rmia/worst5"]  # scores of RMIA are shares of the population, at most 1
-    retained = shadow.over_targets(lira_scores(family.retain_KM, retain_KN), retain_KN)
-    return found | {f"lira/retained_{key}": retained[key] for key in _RETAINED}
+    return found
 
 
 def _rmia(family: Family) -> shadow.Attack:

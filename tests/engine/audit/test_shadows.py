@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from orthounlearn.data.splits import Splits
-from orthounlearn.engine.audit.shadows import Family, attack_figures, shadow_audit
+from orthounlearn.engine.audit.shadows import Family, attack, attack_figures, shadow_audit
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.request import open_request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.train import train
 from orthounlearn.errors import UsageError
+from orthounlearn.metrics.sample import values
 from orthounlearn.metrics.shadow import balanced_membership
 from orthounlearn.metrics.suite import Outputs
 
@@ -103,6 +104,13 @@ def test_retrained_shadows_give_the_negative_control(job):
     # A few shadows fit two Gaussians roughly, so chance alone moves the figure by nearly one nat.
     assert abs(figures["unlearned"]["ulira/efficacy_llr"]) < 0.5 * known["ulira/efficacy_llr"]
     assert figures["unlearned"]["ulira/efficacy_auc"] == 0.5  # the same scores on both sides
+    assert (
+        figures["unlearned"]["lira/auc_gap_low"] == figures["unlearned"]["rmia/auc_gap_high"] == 0
+    )
+    for attack_on in ("lira/", "lira/rest_", "rmia/", "lira/retained_"):
+        gap = known[f"{attack_on}auc"] - figures["retrained"][f"{attack_on}auc"]
+        low, high = (known[f"{attack_on}auc_gap_{end}"] for end in ("low", "high"))
+        assert low < gap < high
     assert known["ulira/efficacy_auc"] > 0.9
 
 
@@ -165,7 +173,12 @@ def test_a_clamped_logit_hides_from_the_margin_and_not_from_the_other_classes():
         )  # fmt: skip
 
     family = Family.of([outputs(k) for k in range(6)])
-    found = attack_figures(family, {"forget_train": member_KN, "retain_train": retained_KM})
+    members = {"forget_train": member_KN, "retain_train": retained_KM}
+    attacks = attack(family, members)
+    found = attack_figures(attacks)
+    of_images = values({name: scores.sample for name, scores in attacks.items()})
+    assert of_images == pytest.approx({key: found[key] for key in of_images}, nan_ok=True)
+    assert {"lira/auc", "lira/retained_tpr@fpr5e-2", "rmia/tpr@fpr1e-2"} < of_images.keys()
     assert found["lira/rest_auc"] > 0.8
 
 
@@ -181,7 +194,7 @@ def test_several_forgotten_classes_are_attacked_apart():
         )  # fmt: skip
 
     def figures(of: Family, member_KN: np.ndarray) -> dict[str, float]:
-        return attack_figures(of, {"forget_train": member_KN, "retain_train": member_KN})
+        return attack_figures(attack(of, {"forget_train": member_KN, "retain_train": member_KN}))
 
     # The first class alone is remembered; the second moves by more from one network to the next.
     phi_KN = rng.normal(size=(6, 80)) + 2 * member_KN * (labels_N == 0)
