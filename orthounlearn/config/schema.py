@@ -69,6 +69,7 @@ class MetricsConfig:
     block_probes: list[str] = field(default_factory=list)
     batch_size: int = 512
     relearn: RelearnConfig | None = None
+    latency: bool = False
     shadows: int = 0
 
 

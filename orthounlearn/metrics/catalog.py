@@ -94,6 +94,10 @@ CATALOG = (
     Figure("verdict/*", "Verdict", "%", "info", "share of runs with this headline; the rule stands in metrics/verdict.py"),
     Figure("time/prep_s", "Prepare s", "", "low", "seconds before the request, for all classes at once"),
     Figure("time/unlearn_s", "Request ms", "ms", "low", "time of the request, without evaluation"),
+    Figure("time/retrain_s", "Retraining s", "", "info", "seconds that the retrained models took to train; mean"),
+    Figure("time/speedup", "Speed-up", "", "high", "that over the time of the request, preparation left out"),
+    Figure("latency/batch*_s", "Latency ms", "ms", "low", "median time of a forward pass of as many images as the key says"),
+    Figure("latency/batch*_ratio", "Latency ratio", "", "info", "that over the original's, measured in turn: 1 is as fast"),
 )  # fmt: skip
 """In the order of a reader's questions; keys that are made of others are those of `_DERIVED`."""
 

@@ -5,7 +5,7 @@ in `metrics/catalog.py`.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from orthounlearn.data.splits import SPLIT_NAMES
+from orthounlearn.engine.audit.latency import latency
 from orthounlearn.engine.audit.predict import cached_outputs, predict
 from orthounlearn.engine.audit.relearn import cached_relearn, relearn
 from orthounlearn.engine.audit.shadows import shadow_audit
@@ -56,6 +57,8 @@ class Measured:
         figures: Of the audit.
         seed: Of its training; None if it was not trained on the images alone.
         key: Of its training; likewise.
+        seconds: Of its training; likewise.
+        net: The network, where a figure is yet to be measured on it.
     """
 
     outputs: Outputs
@@ -63,6 +66,8 @@ class Measured:
     figures: Figures
     seed: int | None = None
     key: str | None = None
+    seconds: float | None = None
+    net: nn.Module | None = None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -140,7 +145,10 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
     figures |= _similarities(outputs, original, retrained)
     if timed is not None:
         figures |= {"time/prep_s": timed.prepare_s, "time/unlearn_s": timed.unlearn_s}
+        figures |= _against_retraining(timed, retrained)
         figures["sequence/step"] = float(len(request.steps))
+    if settings["latency"]:
+        figures |= latency(experiment, net, original.net if original else None)
     if settings["shadows"] and timed is not None:
         figures |= _shadows(request, metrics)
     elif settings["shadows"]:
@@ -202,13 +210,14 @@ def _original(request: Request, *, elsewhere: bool) -> Measured | None:
         load_network(net, Path(given))
         net = net.to(experiment.device)
         outputs = predict(experiment, net, request.splits)
-        reference = _measured(request, outputs)
+        reference = replace(_measured(request, outputs), net=net)
         _relearn(request, reference, net, original=reference)
         return reference
     stored = stored_model(experiment, seed=config["seed"])
     if elsewhere or not stored.is_trained:
         return None
-    reference = _stored(request, stored, stored.load(experiment), seed=config["seed"])
+    net = stored.load(experiment)
+    reference = replace(_stored(request, stored, net, seed=config["seed"]), net=net)
     _relearn(request, reference, stored, original=reference)
     return reference
 
@@ -261,7 +270,7 @@ def _stored(request: Request, stored: StoredModel, net: nn.Module, *, seed: int)
         measured = _measured(request, outputs)
         _MEASURED[of_what] = measured.samples, measured.figures
     drawn, figures = _MEASURED[of_what]
-    return Measured(outputs, dict(drawn), dict(figures), seed, stored.key)
+    return Measured(outputs, dict(drawn), dict(figures), seed, stored.key, stored.seconds)
 
 
 _MEASURED: dict[tuple[Any, ...], tuple[dict[str, Sample], Figures]] = {}
@@ -317,6 +326,16 @@ def _gathered(references: list[Measured]) -> dict[str, list[float]]:
         for key in references[0].figures
         if all(key in reference.figures for reference in references)
     }
+
+
+def _against_retraining(timed: Timed, retrained: list[Measured]) -> Figures:
+    """Return how long the retrained networks took, and how many times as long as the request."""
+    seconds = [one.seconds for one in retrained if one.seconds is not None]
+    if not seconds:
+        return {}
+    mean = float(np.mean(seconds))
+    speedup = mean / timed.unlearn_s if timed.unlearn_s else float("nan")
+    return {"time/retrain_s": mean, "time/speedup": speedup}
 
 
 def _relearning_compared(figures: Figures, retrained: Figures) -> Figures:

@@ -19,6 +19,7 @@ from orthounlearn.engine.audit.features import FeatureReader, concatenate
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.files import digest, writing
+from orthounlearn.methods.layers import evaluating
 from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers
 
 _log = logging.getLogger(__name__)
@@ -39,10 +40,8 @@ def predict(
         DivergedError: The network puts out nan.
     """
     logits, labels, features = {}, {}, {}
-    modes = {module: module.training for module in net.modules()}
     reader = FeatureReader(net, experiment.example())
-    net.eval()
-    try:
+    with evaluating(net):
         for name in names:
             with reader.reading(probed_layers(name, reader.layers)) as read:
                 batches = []
@@ -56,9 +55,6 @@ def predict(
                 )
             labels[name] = np.concatenate([part for _, _, part in batches])
             features[name] = concatenate([part for _, part, _ in batches])
-    finally:
-        for module, training in modes.items():  # some may be frozen while others train
-            module.training = training
     return Outputs(logits, labels, {name: found for name, found in features.items() if found})
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from orthounlearn.engine.audit import network
+from orthounlearn.engine.audit.latency import latency
 from orthounlearn.engine.audit.network import audit_network
 from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.experiment import Experiment
@@ -102,6 +103,26 @@ def test_a_mask_does_not_stop_probes_and_shadows(full):
     assert metrics["unlearned/acc/forget_test"] == 0
     for key in ("probe/k10", "proto/recall", "depth/1", "lira/auc"):
         assert metrics[f"unlearned/{key}"] == pytest.approx(metrics[f"original/{key}"], abs=0.03)
+
+
+def test_a_request_is_set_against_the_time_of_retraining(full):
+    experiment, metrics = full
+    took = [stored_model(experiment, without=(3,), seed=seed).seconds for seed in (0, 1)]
+    assert metrics["unlearned/time/retrain_s"] == pytest.approx(np.mean(took))
+    request_s = metrics["unlearned/time/unlearn_s"]
+    assert metrics["unlearned/time/speedup"] == pytest.approx(np.mean(took) / request_s)
+
+
+def test_latency_is_that_of_a_forward_pass_beside_the_originals(full):
+    experiment, metrics = full
+    assert 0.1 < metrics["unlearned/latency/batch128_ratio"] < 10  # the same but for a mask
+    net = experiment.new_net(0)
+    longer = nn.Sequential(net.stem, *[nn.Sequential(net.blocks[0]) for _ in range(30)]).train()
+    found = latency(experiment, longer, net.stem)
+    assert found["latency/batch128_ratio"] > 3
+    assert found["latency/batch1_ratio"] > 3
+    assert longer.training
+    assert latency(experiment, net, None).keys() == {"latency/batch1_s", "latency/batch128_s"}
 
 
 def test_one_headline_and_it_is_the_certificates(full):
