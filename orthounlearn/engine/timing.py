@@ -50,9 +50,9 @@ def carry_out(
         DivergedError: The method diverged.
     """
     with context.preparing():
-        start = _now(context)
+        start = now(context.example.device)
         method.prepare(net, context)
-        prepare_s = _now(context) - start + context.stored_seconds
+        prepare_s = now(context.example.device) - start + context.stored_seconds
     if left is not None:
         net.load_state_dict(left)
     seconds = []
@@ -94,12 +94,13 @@ def _finite(net: nn.Module, method: UnlearningMethod) -> nn.Module:
 def _run(
     method: UnlearningMethod, net: nn.Module, context: RequestContext
 ) -> tuple[nn.Module, float]:
-    start = _now(context)
+    start = now(context.example.device)
     unlearned = method.unlearn(net, context)
-    return unlearned, _now(context) - start
+    return unlearned, now(context.example.device) - start
 
 
-def _now(context: RequestContext) -> float:
-    if context.example.is_cuda:
-        torch.cuda.synchronize(context.example.device)
+def now(device: torch.device) -> float:
+    """Return the time in seconds at which a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
