@@ -282,9 +282,10 @@ def test_nobody_logged_in_to_wandb(call: Callable, tmp_path: Path, monkeypatch: 
 def test_one_class_of_a_table_needs_no_list(
     call: Callable, forget: str, monkeypatch: pytest.MonkeyPatch
 ):
-    asked: list[list[str]] = []
+    asked: list[list[str] | None] = []
     monkeypatch.setattr(
-        "orthounlearn.engine.sweep._run", lambda phase, _: asked.append(phase.grid.get("forget"))
+        "orthounlearn.engine.sweep._run",
+        lambda phase, _: asked.append(phase.grid.get("forget") or phase.grid.get("without")),
     )
     call("sweep", f"table.forget={forget}", "table.models=[resnet20]")
     assert asked == [None, ["[0]"], ["[0]"]]  # originals, retrained networks, the others
