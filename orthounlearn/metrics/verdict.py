@@ -47,16 +47,23 @@ Caffo, The American Statistician 54, 2000), AUC with its variance at no separati
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import isfinite, sqrt
+from math import isfinite, nan, sqrt
 from statistics import NormalDist, fmean, stdev
-from typing import Literal
 
+from orthounlearn.metrics import verdict_words as words
+from orthounlearn.metrics.check import (
+    CLASS,
+    DEPTH,
+    EVERY,
+    MEMBERSHIP,
+    RELEARNED,
+    Check,
+    Figures,
+    has,
+)
 from orthounlearn.metrics.probe import probe_index
-
-Figures = Mapping[str, float]
-Outcome = Literal["lower", "alike", "higher"]
 
 FLAGS = ("utility_fail", "head_only", "under_unlearned", "over_unlearned")
 """The worst first: of a damaged network the other figures mean little."""
@@ -114,50 +121,7 @@ HIDDEN_INDEX = 0.5
 PROBE_RESOLUTION = 0.20
 """Recall that a probe must be able to resolve if no original shows what there was to find."""
 
-_MEMBERSHIP = "mia/pop_margin/auc"
-_CLASS = "acc/retain_test_per_class/"
-_DEPTH, _EVERY = "probe/depth", "probe/kall"
-_RELEARNED = "relearn/*/area"
 _Z = 1.96  # of a two-sided 95 % interval
-
-
-@dataclass(frozen=True)
-class Check:
-    """One figure beside its reference.
-
-    Attributes:
-        key: Of the figure, without phase.
-        value: Of the network, in the figure's unit (shares in [0, 1]).
-        reference: Mean of the retrained networks, or what stands for it.
-        low: Lower end of the 95 % interval of value − reference over other images.
-        high: Upper end.
-        tolerance: What another training may differ by.
-    """
-
-    key: str
-    value: float
-    reference: float
-    low: float
-    high: float
-    tolerance: float
-
-    @property
-    def outcome(self) -> Outcome:
-        """Whether the interval of the difference lies wholly beyond the tolerance."""
-        if self.low > self.tolerance:
-            return "higher"
-        return "lower" if self.high < -self.tolerance else "alike"
-
-    @property
-    def interval(self) -> float:
-        """Half of the interval's width."""
-        return (self.high - self.low) / 2
-
-    def widened(self, factor: float) -> "Check":
-        """Return the check with an interval that reaches as many times as far."""
-        gap = self.value - self.reference
-        low, high = (gap + factor * (end - gap) for end in (self.low, self.high))
-        return replace(self, low=low, high=high)
 
 
 @dataclass(frozen=True)
@@ -211,9 +175,9 @@ class _Case:
     def verdict(self) -> Verdict:
         accuracies = [self._forgotten("forget_train"), self._forgotten("forget_test")]
         retained, membership, probe = self._retained(), self._membership(), self._probe()
-        shots = 50 if _has(self.unlearned, "probe/k50") else 10
-        depth = self._further(_DEPTH, DEPTH_TOLERANCE[shots])
-        every = self._further(_EVERY, PROBE_TOLERANCE[50])
+        shots = 50 if has(self.unlearned, "probe/k50") else 10
+        depth = self._further(DEPTH, DEPTH_TOLERANCE[shots])
+        every = self._further(EVERY, PROBE_TOLERANCE[50])
         relearned = self._relearned()
         raised: dict[str, list[str]] = {flag: [] for flag in FLAGS}
         unsettled: dict[str, list[str]] = {flag: [] for flag in FLAGS}
@@ -226,7 +190,7 @@ class _Case:
                 if flag and isinstance(check, str):
                     unsettled[flag].append(check)
                 elif flag and isinstance(check, Check) and check.outcome == side:
-                    raised[flag].append(self._sentence(check))
+                    raised[flag].append(self._finding(check))
 
         for check in accuracies:
             weigh(check, higher="under_unlearned")
@@ -274,21 +238,21 @@ class _Case:
 
     def _forgotten(self, split: str) -> Check | str:
         key = f"acc/{split}"
-        if not _has(self.unlearned, key):
+        if not has(self.unlearned, key):
             return f"The audit has no accuracy on {split.replace('_', ' ')} images."
         return self._check(key, self._mean(key) or 0.0, ACCURACY_TOLERANCE)
 
     def _membership(self) -> Check | str:
         if not self.retrained:
             return "There is no retrained network to compare the membership attack with."
-        reference = self._mean(_MEMBERSHIP)
-        if reference is None or not _has(self.unlearned, _MEMBERSHIP):
+        reference = self._mean(MEMBERSHIP)
+        if reference is None or not has(self.unlearned, MEMBERSHIP):
             return "The membership attack is undefined on these images."
-        return self._check(_MEMBERSHIP, reference, AUC_TOLERANCE)
+        return self._check(MEMBERSHIP, reference, AUC_TOLERANCE)
 
     def _probe(self) -> Check | str:
         probes = {f"probe/k{shots}": least for shots, least in PROBE_TOLERANCE.items()}
-        if not any(_has(self.unlearned, key) for key in probes):
+        if not any(has(self.unlearned, key) for key in probes):
             return (
                 "No probe could read the features: the network has no linear classifier, or a "
                 "class has too few held-out images to fit one."
@@ -297,20 +261,20 @@ class _Case:
             return "There is no retrained network to compare the probe with."
         for key, least in probes.items():
             reference = self._mean(key)
-            if reference is not None and _has(self.unlearned, key):
+            if reference is not None and has(self.unlearned, key):
                 return self._probed(key, reference, least)
         return "No probe with the same number of images was fitted on the retrained networks."
 
     def _further(self, key: str, least: float) -> Check | None:
         """Return the check of another probe; None where it was not fitted on all networks."""
         reference = self._mean(key)
-        if reference is None or not _has(self.unlearned, key):
+        if reference is None or not has(self.unlearned, key):
             return None
         return self._probed(key, reference, least)
 
     def _probed(self, key: str, reference: float, least: float) -> Check:
         tolerance = self._least(key, least)
-        if self.original and _has(self.original, key):
+        if self.original and has(self.original, key):
             tolerance = max(tolerance, LEAST_INDEX * (self.original[key] - reference))
         return self._check(key, reference, tolerance)
 
@@ -322,30 +286,30 @@ class _Case:
         """Return the check of each relearning curve that all networks have."""
         found = []
         for key in self.unlearned:
-            reference = self._mean(key) if fnmatchcase(key, _RELEARNED) else None
-            if reference is not None and _has(self.unlearned, key):
+            reference = self._mean(key) if fnmatchcase(key, RELEARNED) else None
+            if reference is not None and has(self.unlearned, key):
                 found.append(self._check(key, reference, self._least(key, RELEARN_TOLERANCE)))
         return found
 
     def _retained(self) -> Check | str:
         key = "acc/retain_test"
         reference = self._mean(key)
-        if not _has(self.unlearned, key):
+        if not has(self.unlearned, key):
             return "The audit has no accuracy on retained test images."
         if reference is not None:
             return self._check(key, reference, ACCURACY_TOLERANCE)
-        if self.original and _has(self.original, key):
+        if self.original and has(self.original, key):
             return self._check(key, self.original[key], ORIGINAL_TOLERANCE)
         return "There is neither a retrained nor an original network to compare accuracy with."
 
     def _worst_class(self) -> Check | None:
         """Return the check of the class that lost most; None if there is nothing to compare."""
-        classes = [key for key in self._classes() if _has(self.unlearned, key)]
+        classes = [key for key in self._classes() if has(self.unlearned, key)]
         wider = NormalDist().inv_cdf(1 - 0.025 / max(len(classes), 1)) / _Z
         checks = []
         for key in classes:
             reference = self._mean(key)
-            if reference is None and self.original and _has(self.original, key):
+            if reference is None and self.original and has(self.original, key):
                 reference = self.original[key]
             if reference is not None:
                 checks.append(self._check(key, reference, CLASS_TOLERANCE).widened(wider))
@@ -353,7 +317,7 @@ class _Case:
 
     def _classes(self) -> list[str]:
         derived = ("_gap", "_gap_low", "_gap_high")
-        return [k for k in self.unlearned if k.startswith(_CLASS) and not k.endswith(derived)]
+        return [k for k in self.unlearned if k.startswith(CLASS) and not k.endswith(derived)]
 
     def _check(self, key: str, reference: float, least: float, of: Figures | None = None) -> Check:
         """Compare a figure of the network, or of another, with a reference."""
@@ -365,7 +329,7 @@ class _Case:
         return Check(key, value, reference, low, high, max(least, spread))
 
     def _theirs(self, key: str) -> list[float]:
-        return [figures[key] for figures in self.retrained if _has(figures, key)]
+        return [figures[key] for figures in self.retrained if has(figures, key)]
 
     def _mean(self, key: str) -> float | None:
         values = self._theirs(key)
@@ -374,12 +338,12 @@ class _Case:
     def _interval(self, figures: Figures, key: str, reference: float) -> tuple[float, float]:
         """Return the ends of the interval of the difference."""
         low, high = f"{key}_gap_low", f"{key}_gap_high"
-        if _has(figures, low) and _has(figures, high):
+        if has(figures, low) and has(figures, high):
             return figures[low], figures[high]
         gap = figures[key] - reference
-        if fnmatchcase(key, _RELEARNED):
+        if fnmatchcase(key, RELEARNED):
             return gap, gap
-        if key == _MEMBERSHIP:
+        if key == MEMBERSHIP:
             members, others = self.images["forget_train"], self.images["forget_test"]
             half = _Z * sqrt(2 * (members + others + 1) / (12 * members * others))
         else:
@@ -390,7 +354,7 @@ class _Case:
 
     def _count(self, key: str) -> float:
         """Return the number of images that a share is counted over."""
-        if key.startswith(_CLASS):  # a test set has as many of each
+        if key.startswith(CLASS):  # a test set has as many of each
             return self.images["retain_test"] / len(self._classes())
         return self.images[key.removeprefix("acc/") if key.startswith("acc/") else "forget_test"]
 
@@ -410,147 +374,61 @@ class _Case:
         if index <= HIDDEN_INDEX:
             return [], []
         missing = [check for check in accuracies if isinstance(check, str)]
-        return ([], missing) if missing else ([self._hiding(accuracies, probe.key, index)], [])
+        return ([], missing) if missing else ([words.hiding(accuracies, probe.key, index)], [])
 
     def _blind(self, probe: Check, *others: Check | None) -> str | None:
         """Return why a probe that found nothing could not have found anything, nor any other."""
         if any(other and self._finds_original(other) for other in others):
             return None
         margin = probe.interval + probe.tolerance
-        named, count = _probe_name(probe.key), self.images["forget_test"]
         found = self._finds_original(probe)
         if probe.outcome != "alike" or found or (found is None and margin <= PROBE_RESOLUTION):
             return None
-        if found is None:
-            return (
-                f"{named} resolves no less than {_points(margin)} on {count} images, "
-                "and no original shows what there was to find."
-            )
-        return (
-            f"{named} cannot tell even the original ({_percent(self._before(probe.key))}) from "
-            f"{self._named()} ({_percent(probe.reference)}, ± {_points(margin)}) on {count} images."
+        return words.blind(
+            probe,
+            images=self.images["forget_test"],
+            references=len(self.retrained),
+            before=self._before(probe.key),
         )
 
     def _finds_original(self, check: Check) -> bool | None:
         """Return whether a check would have been higher for the original; None if unknown."""
-        if not self.original or not _has(self.original, check.key):
+        if not self.original or not has(self.original, check.key):
             return None
         control = self._check(check.key, check.reference, check.tolerance, of=self.original)
         return control.outcome == "higher"
 
     def _index(self, probe: Check) -> float | None:
-        if not self.original or not _has(self.original, probe.key):
-            return None
-        index = probe_index(probe.value, self.original[probe.key], probe.reference)
+        before = self._before(probe.key)
+        index = nan if before is None else probe_index(probe.value, before, probe.reference)
         return index if isfinite(index) else None
+
+    def _before(self, key: str) -> float | None:
+        return self.original[key] if self.original and has(self.original, key) else None
+
+    def _finding(self, check: Check) -> str:
+        return words.finding(
+            check,
+            references=len(self.retrained),
+            before=self._before(check.key),
+            index=self._index(check),
+        )
 
     def _cautions(self, membership: Check | str, probe: Check | str) -> tuple[str, ...]:
         notes = []
         if not self.retrained:
-            notes.append(
-                "No retrained network: accuracy on forgotten classes is compared with 0, on the "
-                "others with the original's."
-            )
+            notes.append(words.NO_REFERENCE)
         if len(self.retrained) == 1:
-            recall = (
-                f", {_points(probe.tolerance)} of probe recall" if isinstance(probe, Check) else ""
-            )
-            notes.append(
-                "One retrained network: what two of them differ by is assumed "
-                f"({_points(ACCURACY_TOLERANCE)} of accuracy, {AUC_TOLERANCE} of AUC{recall}), "
-                "not measured."
-            )
+            notes.append(words.one_reference(ACCURACY_TOLERANCE, AUC_TOLERANCE, probe))
         if (
             isinstance(membership, Check)
             and membership.outcome == "alike"
             and self._finds_original(membership) is False
         ):
-            notes.append(
-                "The membership attack does not find the images in the original either, so that it "
-                "finds none here says little."
-            )
+            notes.append(words.WEAK_ATTACK)
         return tuple(notes)
-
-    # In words.
-
-    def _sentence(self, check: Check) -> str:
-        theirs, beyond = self._named(), f"± {_points(check.interval + check.tolerance)}"
-        here, there = _percent(check.value), _percent(check.reference)
-        if check.key.startswith("acc/forget"):
-            which = "training" if check.key.endswith("train") else "unseen test"
-            against = f"{theirs} {there}" if self.retrained else "a retrained network would name 0"
-            return (
-                f"The network still names {here} of the forgotten {which} images; "
-                f"{against} ({beyond})."
-            )
-        if check.key.startswith("acc/retain_test"):
-            against = theirs if self.retrained else "the original"
-            name = check.key.removeprefix(_CLASS)
-            which = "retained test images" if name == check.key else f"test images of {name}"
-            return f"On {which} the network is right in {here}; {against} in {there} ({beyond})."
-        if check.key == _MEMBERSHIP:
-            side = (
-                "recognises forgotten training images as once seen"
-                if check.outcome == "higher"
-                else "tells forgotten training images apart, as stranger than unseen ones"
-            )
-            return (
-                f"A membership attack {side}: AUC {check.value:.3f}; {theirs} "
-                f"{check.reference:.3f} (± {check.interval + check.tolerance:.3f})."
-            )
-        if fnmatchcase(check.key, _RELEARNED):
-            return (
-                f"The class comes back faster ({check.key.split('/')[1]}): area under the "
-                f"relearning curve {here}; {theirs} {there} (± {_points(check.tolerance)})."
-            )
-        index = self._index(check)
-        known = "" if index is None else f"; the original {_percent(self._before(check.key))}"
-        found = "" if index is None else f", index {index:.2f}"
-        again = "again" if check.outcome == "higher" else "only"
-        return (
-            f"{_probe_name(check.key)} finds {here} of the forgotten images {again}; "
-            f"{theirs} {there}{known} ({beyond}{found})."
-        )
-
-    def _hiding(self, accuracies: Sequence[Check | str], probe: str, index: float) -> str:
-        shown = {c.key: _percent(c.value) for c in accuracies if isinstance(c, Check)}
-        return (
-            "By its accuracies the network looks retrained (forgotten test images "
-            f"{shown['acc/forget_test']}, retained {shown['acc/retain_test']}), but its "
-            f"{_probe_kind(probe)} index is {index:.2f}: 0 is retrained, 1 nothing removed."
-        )
-
-    def _before(self, key: str) -> float:
-        return self.original[key] if self.original else float("nan")
-
-    def _named(self) -> str:
-        many = len(self.retrained)
-        return "the retrained network" if many == 1 else f"the {many} retrained networks"
-
-
-def _has(figures: Figures, key: str) -> bool:
-    return isfinite(figures.get(key, float("nan")))
 
 
 def _share_variance(share: float, count: float) -> float:
     shrunk = (share * count + 1) / (count + 2)  # so that 0 of 20 is not certain
     return shrunk * (1 - shrunk) / (count + 2)
-
-
-def _probe_name(key: str) -> str:
-    return {
-        _DEPTH: "The mean of the probes of all blocks",
-        _EVERY: "A probe that was fitted on all held-out images",
-    }.get(key, f"A {_probe_kind(key)}")
-
-
-def _probe_kind(key: str) -> str:
-    return "probes' depth" if key == _DEPTH else f"{key.removeprefix('probe/k')}-shot probe"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:.1f} points"

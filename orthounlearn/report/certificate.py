@@ -23,7 +23,8 @@ from orthounlearn.data.splits import SPLIT_NAMES, Splits
 from orthounlearn.errors import UsageError
 from orthounlearn.files import file_digest, read_json, writing
 from orthounlearn.metrics.catalog import Figure, figure
-from orthounlearn.metrics.verdict import FLAGS, TITLES, Check, Verdict, judge
+from orthounlearn.metrics.check import Check
+from orthounlearn.metrics.verdict import FLAGS, TITLES, Verdict, judge
 from orthounlearn.report.columns import COLUMNS, heading, number
 from orthounlearn.report.rows import Cell
 

@@ -10,8 +10,6 @@ from scipy.stats import t
 
 from orthounlearn.report.collect import Run, plain_name
 
-"""One retrained model measured against another: what differs by chance alone."""
-
 _FIRST = ("original", "retrain", "mask_logit", "soft_prune", "class_transport")
 
 

@@ -141,14 +141,14 @@ def test_shadows_are_trained_before_the_methods_that_want_them(
     monkeypatch.setattr(sweep, "_run", record)
     axes = [a for a in SMALL if "forget" not in a]
     few = ("metrics.shadows=6", "table.forget=[[3],[5]]", "table.methods=[mask_logit]")
-    result = call("sweep", *axes, *few, "table.seeds=[4]")
+    result = call("sweep", *axes, *few, "table.seeds=[4,5]")
     assert result.code == 130, result.err
     assert {title: len(phase.cells) for title, phase in planned.items()} == {
-        "original models": 1,
-        "retrained models": 2,
+        "original models": 2,
+        "retrained models": 4,
         "shadow models": 6,
         "retrained shadow models": 12,
-        "unlearning methods": 4,
+        "unlearning methods": 8,
     }
     pools = [planned["shadow models"], planned["retrained shadow models"]]
     trained = {folder.name.rpartition("_")[0] for phase in pools for folder, _ in phase.cells}

@@ -115,3 +115,18 @@ def test_variants_are_what_composing_each_would_give(open_job):
             chosen = [f"seed={values['seed']}", f"forget={values['forget']}"]
             assert config == compose_job("unlearn", [*shared, *chosen])
     assert [config["method"]["seed_offset"] for config in found] == [0, 0, 4, 4]
+
+
+def test_a_tables_seeds_are_its_reference_seeds(open_job):
+    """So that a retrained network in a table has others beside itself to be compared with."""
+    open_job()  # registers the schema
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(CONF_DIR, version_base="1.3"):
+
+        def seeds(*overrides: str) -> list[int]:
+            return compose_job("unlearn", [*overrides])["metrics"]["reference_seeds"]
+
+        assert seeds("experiment=digits_cpu", "table.seeds=[3,5]") == [3, 5]
+        assert seeds("experiment=digits_cpu", "metrics.reference_seeds=[1]") == [1]
+        assert seeds("experiment=digits_cpu", "metrics=full") == [0, 1]
+        assert seeds() == []

@@ -147,6 +147,16 @@ def test_distances_are_means_over_the_retrained_networks():
         assert both[key] == pytest.approx((each[0][key] + each[1][key]) / 2)
 
 
+def test_kl_is_from_the_retrained_network_to_the_other():
+    ours, retrained = outputs(), outputs(known=0.0, gain=1.0, seed=1)
+    p, q = (
+        np.exp(z := one.logits["forget_test"].astype(float)) / np.exp(z).sum(1, keepdims=True)
+        for one in (retrained, ours)
+    )
+    expected = (p * np.log(p / q)).sum(1).mean()
+    assert values(distance_samples(ours, [retrained]))["kl/forget"] == pytest.approx(expected)
+
+
 def test_distances_beyond_those_among_the_retrained_have_an_interval():
     """Its ends hold the gap; 0 lies within for one more retrained network, not for another kind."""
     retrained = [outputs(masked=True, gain=3.0, seed=seed) for seed in (1, 2, 3)]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from orthounlearn.metrics import verdict as rules
-from orthounlearn.metrics.verdict import FLAGS, TITLES, Check, Verdict, judge
+from orthounlearn.metrics.check import Check
+from orthounlearn.metrics.verdict import FLAGS, TITLES, Verdict, judge
 
 IMAGES = {"forget_train": 4500, "forget_test": 500, "retain_test": 9000}
 TABLE = Path(__file__).parents[2] / "results" / "cifar10" / "table.json"

@@ -165,6 +165,7 @@ def test_a_clamped_logit_hides_from_the_margin_and_not_from_the_other_classes():
         logits = rng.normal(size=(400, 3))
         logits[:, 0] = -40  # clamped
         logits[:, 1] += 3 * member_KN[k]  # a member is also more surely no dog
+        logits[:, 1:] += 30 * rng.normal(size=(400, 1))  # which the clamped one's margin drowns in
         retained = rng.normal(size=(100, 3))
         return Outputs(
             {"forget_train": logits, "forget_probe": logits[:40], "retain_train": retained},
@@ -172,7 +173,10 @@ def test_a_clamped_logit_hides_from_the_margin_and_not_from_the_other_classes():
              "retain_train": np.ones(100, int)},
         )  # fmt: skip
 
-    family = Family.of([outputs(k) for k in range(6)])
+    networks = [outputs(k) for k in range(6)]
+    family = Family.of(networks)
+    others = np.stack([np.diff(one.logits["forget_train"][:, 1:])[:, 0] for one in networks])
+    np.testing.assert_allclose(family.rest_KN, np.abs(others))  # margin of the stronger of two
     members = {"forget_train": member_KN, "retain_train": retained_KM}
     attacks = attack(family, members)
     found = attack_figures(attacks)
@@ -180,6 +184,7 @@ def test_a_clamped_logit_hides_from_the_margin_and_not_from_the_other_classes():
     assert of_images == pytest.approx({key: found[key] for key in of_images}, nan_ok=True)
     assert {"lira/auc", "lira/retained_tpr@fpr5e-2", "rmia/tpr@fpr1e-2"} < of_images.keys()
     assert found["lira/rest_auc"] > 0.8
+    assert found["lira/auc"] < 0.65
 
 
 def test_several_forgotten_classes_are_attacked_apart():
