@@ -10,7 +10,7 @@ recipe; so a second retrained network is `ok`, and a small audit finds little bu
 | `mia/pop_margin/auc`              | 0.02      | `over_unlearned` | `under_unlearned` |
 | `probe/k50`                       | 10 points | `over_unlearned` | `under_unlearned` |
 | else `probe/k10`                  | 15 points | `over_unlearned` | `under_unlearned` |
-| `probe/kall`                      | 10 points | –                | `under_unlearned` |
+| `probe/kall`; without `probe/k50` | 10; 15    | –                | `under_unlearned` |
 | `probe/depth`; with 10 shots      | 5; 15     | `over_unlearned` | `under_unlearned` |
 | `relearn/*/area`, if measured     | 10 points | –                | `under_unlearned` |
 | `acc/retain_test`                 | 2 points  | `utility_fail`   | –                 |
@@ -95,7 +95,8 @@ interval covers; this makes false alarms rare where a 95 % interval would raise 
 
 PROBE_TOLERANCE = {50: 0.10, 10: 0.15}
 """Of recall by shots, with one retrained network. Measured between two: 4 points on CIFAR-10 (thin
-ResNet-18), 8 on Gaussians (MLP); with 10 shots, on digits (ResNet-20), 8 to 33 on 19 images."""
+ResNet-18), 8 on Gaussians (MLP); with 10 shots, on digits (ResNet-20), 8 to 33 on 19 images. All
+images of a class are no more than a few where there are too few for 50 shots."""
 
 DEPTH_TOLERANCE = {50: 0.05, 10: 0.15}
 """Of the mean recall over all blocks, likewise. Measured between two: 3 points for single blocks on
@@ -177,7 +178,7 @@ class _Case:
         retained, membership, probe = self._retained(), self._membership(), self._probe()
         shots = 50 if has(self.unlearned, "probe/k50") else 10
         depth = self._further(DEPTH, DEPTH_TOLERANCE[shots])
-        every = self._further(EVERY, PROBE_TOLERANCE[50])
+        every = self._further(EVERY, PROBE_TOLERANCE[shots])
         relearned = self._relearned()
         raised: dict[str, list[str]] = {flag: [] for flag in FLAGS}
         unsettled: dict[str, list[str]] = {flag: [] for flag in FLAGS}

@@ -302,6 +302,15 @@ def test_a_probe_of_all_images_finds_what_few_shots_do_not_and_is_never_too_low(
     assert deep(probe__kall=0.30).flags == ("ok",)
 
 
+def test_a_probe_of_all_images_is_trusted_less_where_all_are_few():
+    """Of two networks retrained on digits, whose classes have 19 unseen images, one was flagged."""
+    kall = {"probe__kall": 0.94, "probe__kall_gap_low": 0.12, "probe__kall_gap_high": 0.53}
+    base = RETRAINED | {"probe/kall": 0.65}
+    few = {key: value for key, value in base.items() if key != PROBE}
+    assert "under_unlearned" in judged(base=base, retrained=(base,), **kall).flags
+    assert "under_unlearned" not in judged(base=few, retrained=(few,), **kall).flags
+
+
 def test_one_probe_that_sees_the_original_is_enough():
     few = {"images": IMAGES | {"forget_test": 60}, "probe__k50": 0.70}
     assert "cannot tell" in judged(**few).not_given["under_unlearned"][0]
