@@ -113,6 +113,7 @@ def _make(block: Block, line: str, arguments: list[str], call: Callable) -> None
     assert block.why_not, f"{block.where}: `{line}` is not run; say why in a comment before it"
     done = subprocess.run(
         ["make", "--dry-run", "--directory", str(ROOT), *arguments],
+        env={"PATH": os.environ["PATH"]},  # not ARGS of the `make test` that runs this
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{block.where}: {line}\n{done.stderr}"
