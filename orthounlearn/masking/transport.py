@@ -1,7 +1,9 @@
-"""Class transport: where the features of a forgotten image should lie, in closed form.
+"""Where the features of a forgotten image should lie, in closed form.
 
-Features x of class c are moved towards a destination d that the original network itself names:
-where the retained classes lie that it would choose between if it did not know c.
+Two answers. If there is a network that never saw the class, its features translated into those of
+the original network (`Translation`). If there is none, moved along Fisher's discriminant towards
+the retained classes that the original would choose between if it did not know the class
+(`transported`).
 """
 
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 _RIDGE = 1e-3  # of the mean variance: a channel that is never active has none to divide by
+_LOOSE_RIDGE = 1e-2  # a map that is used on images of a class that it was not fitted on
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,46 @@ def class_moments(features_NC: Tensor, labels_N: Tensor, num_classes: int) -> Mo
     means_KC = one_hot_KN @ wide_NC / one_hot_KN.sum(1, keepdim=True).clamp(min=1)
     centred_NC = wide_NC - means_KC[labels_N]
     covariance_CC = centred_NC.T @ centred_NC / len(centred_NC)
-    ridge = _RIDGE * covariance_CC.diagonal().mean().clamp(min=torch.finfo(wide_NC.dtype).tiny)
-    covariance_CC.diagonal().add_(ridge)
+    covariance_CC = _ridged(covariance_CC, _RIDGE)
     return Moments(
         means_KC=means_KC.to(features_NC),
         precision_CC=torch.linalg.inv(covariance_CC).to(features_NC),
         deviation_C=covariance_CC.diagonal().sqrt().to(features_NC),
     )
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A linear map from the features of one network to those of another, learned where both agree.
+
+    Fitted on retained images, it tells what the other network would compute from what this one
+    has computed. It adds nothing: a class that no linear classifier finds in what comes in, none
+    finds in what comes out.
+
+    Attributes:
+        weight_CD: Of the centred features.
+        mean_C: Of what comes in.
+        mean_D: Of what comes out.
+    """
+
+    weight_CD: Tensor
+    mean_C: Tensor
+    mean_D: Tensor
+
+    @classmethod
+    def fit(cls, from_NC: Tensor, to_ND: Tensor) -> "Translation":
+        """Return the ridge regression of one network's features on another's, image by image."""
+        wide_NC, wide_ND = (features.to(_wide(features)) for features in (from_NC, to_ND))
+        mean_C, mean_D = wide_NC.mean(0), wide_ND.mean(0)
+        centred_NC = wide_NC - mean_C
+        covariance_CC = _ridged(centred_NC.T @ centred_NC / len(centred_NC), _LOOSE_RIDGE)
+        covariance_CD = centred_NC.T @ (wide_ND - mean_D) / len(centred_NC)
+        weight_CD = torch.linalg.solve(covariance_CC, covariance_CD)
+        return cls(*(tensor.to(to_ND) for tensor in (weight_CD, mean_C, mean_D)))
+
+    def __call__(self, features_NC: Tensor) -> Tensor:
+        """Return the features (N, D) that the other network would have."""
+        return (features_NC - self.mean_C) @ self.weight_CD + self.mean_D
 
 
 def beliefs_without(logits_NK: Tensor, gone: list[int], *, temperature: float = 1.0) -> Tensor:
@@ -68,23 +104,21 @@ def transported(
     *,
     label: int,
     beliefs_NK: Tensor,
-    overshoot: float,
 ) -> Tensor:
     """Move features of a class towards what the retained classes would make of them.
 
     With d_i = Σ_j p_ij μ_j, s_i = μ_c − d_i and w_i = Σ⁻¹s_i / (s_iᵀΣ⁻¹s_i), Fisher's discriminant
     scaled so that it reads 1 at the mean of the class and 0 at the destination,
 
-        x_i ← x_i − a · max(0, (x_i − d_i)·w_i) · s_i .
+        x_i ← x_i − max(0, (x_i − d_i)·w_i) · s_i .
 
-    a = 1 takes away exactly what the discriminant sees; features on the far side stay as they are.
+    This takes away exactly what the discriminant sees; features on the far side stay as they are.
 
     Args:
         features_NC: x, of images of the class.
         moments: Of the layer.
         label: c.
         beliefs_NK: p, from `beliefs_without`.
-        overshoot: a.
     """
     destinations_NC = beliefs_NK.to(features_NC) @ moments.means_KC
     shifts_NC = moments.means_KC[label] - destinations_NC
@@ -92,7 +126,14 @@ def transported(
     lengths_N1 = (discriminants_NC * shifts_NC).sum(1, keepdim=True)
     readings_N1 = ((features_NC - destinations_NC) * discriminants_NC).sum(1, keepdim=True)
     shares_N1 = readings_N1 / lengths_N1.clamp(min=torch.finfo(lengths_N1.dtype).tiny)
-    return features_NC - overshoot * shares_N1.clamp(min=0) * shifts_NC
+    return features_NC - shares_N1.clamp(min=0) * shifts_NC
+
+
+def _ridged(covariance_CC: Tensor, share: float) -> Tensor:
+    """Add a share of the mean variance to the diagonal, in place; more than 0 if all is dead."""
+    smallest = torch.finfo(covariance_CC.dtype).eps
+    covariance_CC.diagonal().add_(share * covariance_CC.diagonal().mean().clamp(min=smallest))
+    return covariance_CC
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

@@ -9,33 +9,36 @@ from torch import Tensor, nn
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest
 from orthounlearn.methods.base import Context, UnlearningMethod
-from orthounlearn.methods.class_edit import Place, Recipe, learn_edit, look
+from orthounlearn.methods.class_edit import learn_edit
+from orthounlearn.methods.edit_inputs import Place, Recipe, look
 from orthounlearn.methods.edit_sums import learn_sums
 
-_FORMAT = 3  # raise it when the same options would learn other edits
+_FORMAT = 4  # raise it when the same options would learn other edits
 
 
 class ClassTransport(UnlearningMethod):
     r"""Each class gets an edit of the deeper layers, made while its images may still be used.
 
-    The edit of class c is learned by a short distillation from the original network, in which
-    images of c are to be seen as a network would see them that does not know c:
+    What should be left of class c? What a network would show of it that never saw it. So the deeper
+    layers are first trained anew, for a short time and without c; let t be that network
+    (`methods.held_out`). Then the edit of c is learned by a short distillation of the original
+    network towards what t makes of the images of c, and towards the original itself elsewhere:
 
-        KL(p^{-c}(x) ‖ q(x)) + Σ_l g_l [λ ‖h_l(x) − T_l(x)‖² − κ log(1 − P_l(c | h_l(x)))]
+        KL(t^{-c}(x) ‖ q(x)) + Σ_l λ ‖h_l(x) − A_l h^t_l(x)‖² − g_l κ log(1 − P_l(c | h_l(x)))
                                                        for images x of the class, and
         KL(p(x) ‖ q(x)) + λ ρ Σ_l ‖h_l(x) − h⁰_l(x)‖²  for all others.
 
-    q are the probabilities of the edited network and p the original's, p^{-c} renormalised without
-    c; h_l are the pooled outputs of the blocks after the cut, h⁰_l the original's, and T_l is where
-    class transport puts them (`masking.transport.transported`), measured in standard deviations
-    and averaged over the channels. P_l are linear critics that learn, step by step beside the
-    network, to tell the classes by h_l (`methods.critics`): transport says where an image should
-    lie, and they find what still gives it away. g_l is 1 as long as the class is recognised in
-    block l more surely than in the last block before the cut, else 0: what early layers show of a
-    class that nobody names (an airplane's sky), a network that never saw it would show as well,
-    and taking away more would harm the classes that share it. BatchNorm stays frozen. What is
-    kept is the difference of the weights; the request adds it: no data, no forward pass, nothing
-    to take off again.
+    q are the probabilities of the edited network and p the original's, t^{-c} those of t,
+    renormalised without c; h_l are the pooled outputs of the blocks after the cut, h⁰_l the
+    original's and h^t_l those of t. The linear maps A_l translate these into the original's
+    features; they are fitted on images of other classes (`masking.transport.Translation`), so they
+    know nothing of c. Distances are measured in standard deviations and averaged over the channels.
+    P_l are linear critics that learn, step by step beside the network, to tell the classes by h_l
+    (`methods.critics`): they find what still gives an image away. g_l is 1 as long as they
+    recognise the class in block l more surely than such critics do in t, else 0: a network that
+    never saw airplanes shows their sky as well, and taking away more would harm the classes that
+    share it. BatchNorm stays frozen. What is kept is the difference of the weights; the request
+    adds it: no data, no forward pass, nothing to take off again.
 
     Several classes: the sum of their edits, so their order plays no part. For that the edits of
     all classes get some more steps together, in which the sums of random sets S of classes are
@@ -43,22 +46,19 @@ class ClassTransport(UnlearningMethod):
     sum of five harms the retained classes. What a class loses by chance in the short distillation
     of another is mended in these steps too.
 
-    Source: ours. The distillation target without the class is that of DELETE (Zhou et al., CVPR
-    2025), the discriminant is Fisher's, the critics are those of domain-adversarial training
-    (Ganin et al., arXiv 1505.07818).
+    Source: ours. To renormalise without the class is the idea of DELETE (Zhou et al., CVPR 2025);
+    the critics are those of domain-adversarial training (Ganin et al., arXiv 1505.07818).
 
     Args:
         cut: Share of the network's blocks that stay as they are, in [0, 1): early layers hold
             little that tells one class from the others.
-        temperature: Of p^{-c} in T_l, above 0; below 1 an image goes to the class that it is most
-            like and not in between, where no image of any class lies.
-        overshoot: a in T_l; above 1, since a distilled network stops short of its target.
         feature_weight: λ, at least 0.
         retain_weight: ρ, at least 0.
         critic_weight: κ, at least 0.
-        steps: Of the optimiser (AdamW, one cycle), for each class.
-        batch_size: Images of the class, and as many others, in a step.
-        learning_rate: The highest of the cycle.
+        held_out_steps: Of the optimiser (AdamW, one cycle) to train t, for each class.
+        steps: Of the same optimiser to learn the edit, for each class.
+        batch_size: Images of the class, and as many others, in a step of the edit.
+        learning_rate: The highest of both cycles.
         sum_steps: Of the second optimiser, for all classes together; 0 leaves the edits as they
             were learned one by one.
         sum_learning_rate: The highest of its cycle.
@@ -77,11 +77,10 @@ class ClassTransport(UnlearningMethod):
         self,
         *,
         cut: float,
-        temperature: float,
-        overshoot: float,
         feature_weight: float,
         retain_weight: float,
         critic_weight: float,
+        held_out_steps: int,
         steps: int,
         batch_size: int,
         learning_rate: float,
@@ -90,24 +89,20 @@ class ClassTransport(UnlearningMethod):
         max_images: int,
         classes: Sequence[int] | None = None,
     ) -> None:
-        if not 0 <= cut < 1 or temperature <= 0:
+        if not 0 <= cut < 1:
+            raise UsageError(f"Expected method.cut in [0, 1), but got {cut}.")
+        if min(held_out_steps, steps, batch_size, max_images) < 1 or sum_steps < 0:
             raise UsageError(
-                "Expected method.cut in [0, 1) and method.temperature above 0, "
-                f"but got {cut} and {temperature}."
-            )
-        if min(steps, batch_size, max_images) < 1 or sum_steps < 0:
-            raise UsageError(
-                "Expected method.steps, method.batch_size and method.max_images of at least 1 and "
-                "method.sum_steps of at least 0, "
-                f"but got {steps}, {batch_size}, {max_images} and {sum_steps}."
+                "Expected method.held_out_steps, method.steps, method.batch_size and "
+                "method.max_images of at least 1 and method.sum_steps of at least 0, "
+                f"but got {held_out_steps}, {steps}, {batch_size}, {max_images} and {sum_steps}."
             )
         self.cut = cut
         self.recipe = Recipe(
-            temperature=temperature,
-            overshoot=overshoot,
             feature_weight=feature_weight,
             retain_weight=retain_weight,
             critic_weight=critic_weight,
+            held_out_steps=held_out_steps,
             steps=steps,
             batch_size=batch_size,
             learning_rate=learning_rate,

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_STEPS = 3  # for each step of the network: a critic that lags behind is easily fooled
+# For each step of the network. A critic that lags behind is easily fooled: with 3, a probe finds an
+# airplane in the edited VGG-13 in 76 of 100 images, with 12 in 63 (in the held-out network in 61).
+_STEPS = 12
 _LEARNING_RATE = 1e-2
 _PENALTY = 1e-3
 _CERTAIN = 1 - 1e-3  # a surer critic would give an endless loss

@@ -9,19 +9,11 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from orthounlearn.masking.transport import beliefs_without, transported
 from orthounlearn.methods.base import Context
-from orthounlearn.methods.class_edit import (
-    GRADIENT_NORM,
-    Place,
-    Recipe,
-    Seen,
-    distances,
-    divergence,
-    reading,
-    whole_pass,
-)
+from orthounlearn.methods.class_edit import GRADIENT_NORM, distances, divergence
+from orthounlearn.methods.edit_inputs import Place, Recipe, Seen, reading, whole_pass
 
 _MEMORY = 0.99  # of the mean squared gradient
-_OVERSHOOT = 1.0  # what is transported a second time is already edited
+_TEMPERATURE = 0.25  # below 1: an image goes to the class that it is most like, not in between
 
 Edits = dict[int, list[Tensor]]
 """Class -> what the parameters of the place differ by."""
@@ -195,7 +187,7 @@ class _Loss:
         beliefs_BK = beliefs_without(torch.cat([own_BK, seen.logits_NK[others_B]]), gone)
         loss = divergence(logits_BK, beliefs_BK)
         taken_for_B = own_BK.argmax(1)
-        nearest_BK = beliefs_without(own_BK, gone, temperature=recipe.temperature)
+        nearest_BK = beliefs_without(own_BK, gone, temperature=_TEMPERATURE)
         for layer in self._place.layers:
             moments = seen.moments[layer]
             wanted_BC = self._features[layer][ours_B]
@@ -206,7 +198,6 @@ class _Loss:
                     moments,
                     label=label,
                     beliefs_NK=nearest_BK[hit_B],
-                    overshoot=_OVERSHOOT,
                 )
             wanted_BC = torch.cat([wanted_BC, seen.features[layer][others_B]])
             ours, others = distances(read[layer], wanted_BC, moments)

@@ -287,7 +287,8 @@ def test_one_class_of_a_table_needs_no_list(
         "orthounlearn.engine.sweep._run",
         lambda phase, _: asked.append(phase.grid.get("forget") or phase.grid.get("without")),
     )
-    call("sweep", f"table.forget={forget}", "table.models=[resnet20]")
+    few = ("table.models=[resnet20]", "table.regularizers=[so]", "table.methods=[original]")
+    call("sweep", f"table.forget={forget}", *few)
     assert asked == [None, ["[0]"], ["[0]"]]  # originals, retrained networks, the others
 
 

@@ -102,7 +102,12 @@ def test_a_lasting_preparation_comes_before_the_first_request(
     request_job: Open, monkeypatch: pytest.MonkeyPatch
 ):
     """Edits that are made in advance are added, one request after another; nothing is made anew."""
-    method = ["method=class_transport", "method.steps=3", "method.sum_steps=3"]
+    method = [
+        "method=class_transport",
+        "method.steps=3",
+        "method.sum_steps=3",
+        "method.held_out_steps=3",
+    ]
     first = open_request(request_job("forget=1", *method))
     folder = stored_model(first.experiment, seed=0).folder
     unlearn(first)

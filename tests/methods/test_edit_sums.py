@@ -17,7 +17,7 @@ from tests.methods.test_class_transport import OPTIONS
 from tests.methods.toy import CLASSES, IMAGES, LABELS, Toy
 
 COLOURS = torch.randn(CLASSES, 3, 1, 1, generator=torch.Generator().manual_seed(1))
-COLOURED = 0.3 * IMAGES + 2 * COLOURS[LABELS]
+COLOURED = 0.3 * IMAGES + COLOURS[LABELS]
 SETS = [s for size in (1, 2, 3) for s in combinations(range(CLASSES), size)]
 
 
@@ -25,8 +25,8 @@ SETS = [s for size in (1, 2, 3) for s in combinations(range(CLASSES), size)]
 def trained() -> nn.Module:
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, CLASSES),
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES),
     )  # fmt: skip
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
     for _ in range(100):
@@ -62,13 +62,13 @@ def test_sum_forgets_its_classes_and_no_others(forget: tuple[int, ...]):
 
 
 def test_edits_learned_one_by_one_do_not_add_up():
-    """Else there would be nothing to learn."""
-    wrong = 0.0
+    """Else there would be nothing to learn: an image is taken for another forgotten class."""
+    named = 0.0
     for forget in SETS:
-        kept = ~torch.isin(LABELS, torch.tensor(forget))
+        gone = torch.isin(LABELS, torch.tensor(forget))
         found = predicted(forget, sum_steps=0)
-        wrong += (found[kept] != LABELS[kept]).float().mean().item()
-    assert wrong > 1
+        named += torch.isin(found[gone], torch.tensor(forget)).float().mean().item()
+    assert named > 0.5
 
 
 @pytest.mark.parametrize("present", [(1, 2), (3, 0)])

@@ -34,6 +34,7 @@ NAMES = [path.stem for path in CONFIGS]
 FORGET = (3,)
 TWO = (3, 8)
 
+FEW_STEPS = ("method.held_out_steps=5", "method.steps=5", "method.batch_size=16")
 SETTINGS = {
     # Of ten equal classes one has at most ten times the mean importance, so 10 selects nothing.
     "ssd": ("method.alpha=2",),
@@ -48,9 +49,9 @@ SETTINGS = {
     # An edit for each of ten classes, and their sums.
     **dict.fromkeys(
         ("class_transport", "class_transport_output", "class_transport_features"),
-        ("method.steps=5", "method.batch_size=16", "method.sum_steps=5"),
+        (*FEW_STEPS, "method.sum_steps=5"),
     ),
-    "class_transport_alone": ("method.steps=5", "method.batch_size=16"),
+    "class_transport_alone": FEW_STEPS,
 }
 """Options that the tests need; the defaults are the authors'."""
 
