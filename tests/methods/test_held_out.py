@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orthounlearn.methods.edit_inputs import Place, Recipe, Seen, look
+from orthounlearn.masking.transport import Translation
+from orthounlearn.methods.edit_inputs import Place, Recipe, Seen, look, whole_pass
 from orthounlearn.methods.held_out import HeldOut, _drawn_anew, _targets, _trained_without, hold_out
 from tests.methods.test_class_transport import SHIFTED, trained
 from tests.methods.toy import CLASSES, IMAGES, LABELS, Toy
@@ -121,6 +122,18 @@ def test_view_names_every_class_but_the_one_held_out():
     torch.testing.assert_close(view.beliefs_MK.sum(1), torch.ones(10))
 
 
+def test_features_are_translated_by_a_map_of_the_other_classes():
+    net = trained()
+    seen, context = seen_by(net)
+    ours, others = (torch.nonzero((seen.labels_N == CLASS) == own)[:, 0] for own in (True, False))
+    draws = torch.Generator().manual_seed(CLASS)  # seed 0 of the request, and the class
+    blind = _trained_without(net, context, whole(net), seen, RECIPE, CLASS, others, draws)
+    _, theirs = whole_pass(blind, context, seen.images_N, whole(net).layers)
+    for layer, found in of_class(net).features.items():
+        translate = Translation.fit(theirs[layer][others], seen.features[layer][others])
+        torch.testing.assert_close(found, translate(theirs[layer][ours]), atol=1e-4, rtol=1e-4)
+
+
 def test_class_is_recognised_less_than_one_that_was_learned():
     """In the last layer, of a class that looks like another one."""
     alike = SHIFTED.clone()
@@ -137,9 +150,10 @@ def test_targets_are_as_sure_as_the_original(doubt: float):
     probabilities = torch.full((40, 5), doubt / 3)
     probabilities[torch.arange(40), labels] = 1 - doubt
     probabilities[:, 4] = 1e-9  # absent
+    probabilities[0] = torch.tensor([0.01, 0.97, 0.01, 0.01, 1e-9])  # taken for another class
     seen = Seen(torch.empty(0), labels, probabilities.log(), {}, {})
     others = torch.nonzero(labels != 1)[:, 0]
-    own = probabilities[0, 0] / (1 - doubt / 3)  # renormalised without the class held out
+    own = probabilities[4, 0] / (1 - doubt / 3)  # renormalised without the class held out
     targets = _targets(seen, 1, others)
     torch.testing.assert_close(targets[0, 0], own)
     torch.testing.assert_close(targets[0, [2, 3]], ((1 - own) / 2).expand(2))
