@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest
 from orthounlearn.methods.base import Context, UnlearningMethod
-from orthounlearn.methods.class_edit import learn_edit
-from orthounlearn.methods.edit_inputs import Place, Recipe, look
-from orthounlearn.methods.edit_sums import learn_sums
+from orthounlearn.methods.class_edits.distil import learn_edit
+from orthounlearn.methods.class_edits.inputs import Place, Recipe, look
+from orthounlearn.methods.class_edits.sums import learn_sums
 
 _FORMAT = 4  # raise it when the same options would learn other edits
 
@@ -21,8 +21,9 @@ class ClassTransport(UnlearningMethod):
 
     What should be left of class c? What a network would show of it that never saw it. So the deeper
     layers are first trained anew, for a short time and without c; let t be that network
-    (`methods.held_out`). Then the edit of c is learned by a short distillation of the original
-    network towards what t makes of the images of c, and towards the original itself elsewhere:
+    (`methods.class_edits.held_out`). Then the edit of c is learned by a short distillation of the
+    original network towards what t makes of the images of c, and towards the original itself
+    elsewhere:
 
         KL(t^{-c}(x) ‖ q(x)) + Σ_l λ ‖h_l(x) − A_l h^t_l(x)‖² − g_l κ log(1 − P_l(c | h_l(x)))
                                                        for images x of the class, and
@@ -34,17 +35,17 @@ class ClassTransport(UnlearningMethod):
     features; they are fitted on images of other classes (`masking.transport.Translation`), so they
     know nothing of c. Distances are measured in standard deviations and averaged over the channels.
     P_l are linear critics that learn, step by step beside the network, to tell the classes by h_l
-    (`methods.critics`): they find what still gives an image away. g_l is 1 as long as they
-    recognise the class in block l more surely than such critics do in t, else 0: a network that
-    never saw airplanes shows their sky as well, and taking away more would harm the classes that
-    share it. BatchNorm stays frozen. What is kept is the difference of the weights; the request
-    adds it: no data, no forward pass, nothing to take off again.
+    (`methods.class_edits.critics`): they find what still gives an image away. g_l is 1 as long as
+    they recognise the class in block l more surely than such critics do in t, else 0: a network
+    that never saw airplanes shows their sky as well, and taking away more would harm the classes
+    that share it. BatchNorm stays frozen. What is kept is the difference of the weights; the
+    request adds it: no data, no forward pass, nothing to take off again.
 
     Several classes: the sum of their edits, so their order plays no part. For that the edits of
     all classes get some more steps together, in which the sums of random sets S of classes are
-    taught to do for every class in S what its own edit does (`methods.edit_sums`); without them a
-    sum of five harms the retained classes. What a class loses by chance in the short distillation
-    of another is mended in these steps too.
+    taught to do for every class in S what its own edit does (`methods.class_edits.sums`); without
+    them a sum of five harms the retained classes. What a class loses by chance in the short
+    distillation of another is mended in these steps too.
 
     Source: ours. To renormalise without the class is the idea of DELETE (Zhou et al., CVPR 2025);
     the critics are those of domain-adversarial training (Ganin et al., arXiv 1505.07818).

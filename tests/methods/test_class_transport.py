@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from orthounlearn.engine.kept import keep
 from orthounlearn.errors import UsageError
+from orthounlearn.methods.class_edits.held_out import hold_out
+from orthounlearn.methods.class_edits.inputs import Place, look
 from orthounlearn.methods.class_transport import ClassTransport
-from orthounlearn.methods.edit_inputs import Place, look
-from orthounlearn.methods.held_out import hold_out
 from tests.methods.toy import CLASSES, IMAGES, LABELS, Toy, convolutional, perceptron
 
 OPTIONS = {

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from orthounlearn.methods.class_edits.sums import _Draws
 from orthounlearn.methods.class_transport import ClassTransport
-from orthounlearn.methods.edit_sums import _Draws
 from tests.methods.test_class_transport import OPTIONS
 from tests.methods.toy import CLASSES, IMAGES, LABELS, Toy
 

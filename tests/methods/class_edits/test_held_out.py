@@ -8,8 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from orthounlearn.masking.transport import Translation
-from orthounlearn.methods.edit_inputs import Place, Recipe, Seen, look, whole_pass
-from orthounlearn.methods.held_out import HeldOut, _drawn_anew, _targets, _trained_without, hold_out
+from orthounlearn.methods.class_edits.held_out import (
+    HeldOut,
+    _drawn_anew,
+    _targets,
+    _trained_without,
+    hold_out,
+)
+from orthounlearn.methods.class_edits.inputs import Place, Recipe, Seen, look, whole_pass
 from tests.methods.test_class_transport import SHIFTED, trained
 from tests.methods.toy import CLASSES, IMAGES, LABELS, Toy
 

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from orthounlearn.masking.transport import Moments
 from orthounlearn.methods.base import Context
-from orthounlearn.methods.critics import Critics
-from orthounlearn.methods.edit_inputs import Place, Recipe, Seen, draw, one_cycle, reading
-from orthounlearn.methods.held_out import HeldOut, hold_out
+from orthounlearn.methods.class_edits.critics import Critics
+from orthounlearn.methods.class_edits.held_out import HeldOut, hold_out
+from orthounlearn.methods.class_edits.inputs import Place, Recipe, Seen, draw, one_cycle, reading
 
 GRADIENT_NORM = 5.0  # of a step; the first ones, far from the targets, would throw the net off
 

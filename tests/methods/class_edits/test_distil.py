@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from orthounlearn.masking.transport import class_moments
-from orthounlearn.methods.class_edit import _Loss
-from orthounlearn.methods.edit_inputs import Place, Recipe, Seen
-from orthounlearn.methods.held_out import HeldOut
+from orthounlearn.methods.class_edits.distil import _Loss
+from orthounlearn.methods.class_edits.held_out import HeldOut
+from orthounlearn.methods.class_edits.inputs import Place, Recipe, Seen
 
 CLASSES, SIZE, CLASS = 3, 8, 1
 RECIPE = Recipe(

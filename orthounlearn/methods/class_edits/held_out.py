@@ -19,8 +19,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from orthounlearn.masking.transport import Translation, beliefs_without
 from orthounlearn.methods.base import Context
-from orthounlearn.methods.critics import Critics
-from orthounlearn.methods.edit_inputs import Place, Recipe, Seen, draw, one_cycle, whole_pass
+from orthounlearn.methods.class_edits.critics import Critics
+from orthounlearn.methods.class_edits.inputs import Place, Recipe, Seen, draw, one_cycle, whole_pass
 
 _OTHERS = 10_000  # images of other classes that the two networks are compared on
 

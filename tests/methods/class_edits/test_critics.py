@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orthounlearn.methods.critics import Critics
+from orthounlearn.methods.class_edits.critics import Critics
 
 CLASSES, WIDTHS = 4, {"narrow": 3, "wide": 7}
 WEIGHTS = torch.tensor([1.0] * 30 + [0.25] * 30)

@@ -25,11 +25,11 @@ class Recipe:
         feature_weight: λ.
         retain_weight: ρ.
         critic_weight: κ.
-        held_out_steps: Of the network that never sees the class (`methods.held_out`).
+        held_out_steps: Of the network that never sees the class (`methods.class_edits.held_out`).
         steps: Of the edit.
         batch_size: Images of the class, and as many others, in a step.
         learning_rate: The highest of both cycles.
-        sum_steps: In which the edits learn to add up (`methods.edit_sums`).
+        sum_steps: In which the edits learn to add up (`methods.class_edits.sums`).
         sum_learning_rate: The highest of their cycle.
     """
 
