@@ -137,6 +137,9 @@ def _drawn_anew(original: nn.Module, place: Place, *, seed: int) -> nn.Module:
             reset = getattr(module, "reset_parameters", functools.partial(_draw, module))
             reset()
             module.train(isinstance(module, _BatchNorm))
+    # A module that holds others may have drawn these as well, before the place too.
+    before = {k: v for k, v in original.state_dict().items() if k.rpartition(".")[0] not in owners}
+    net.load_state_dict(before, strict=False)
     return net.to(device)
 
 

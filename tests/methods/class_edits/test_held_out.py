@@ -115,6 +115,32 @@ def test_layers_of_a_users_own_are_drawn_anew_too():
     assert (drawn.shift == 5).all()
 
 
+class Whole(nn.Module):
+    """A network that draws all of its layers anew, and holds a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3)
+        self.head = nn.Parameter(torch.randn(6, CLASSES))
+
+    def reset_parameters(self) -> None:
+        self.first.reset_parameters()
+        self.second.reset_parameters()
+        nn.init.normal_(self.head)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(self.first(images).relu()).relu().mean((2, 3)) @ self.head
+
+
+def test_a_network_that_draws_all_of_itself_keeps_what_lies_before_the_place():
+    torch.manual_seed(5)
+    net = Whole()
+    drawn = _drawn_anew(net, Place.after(net, IMAGES, 0.5), seed=0)
+    assert torch.equal(drawn.first.weight, net.first.weight)
+    assert not torch.equal(drawn.second.weight, net.second.weight)
+    assert not torch.equal(drawn.head, net.head)
+
+
 def test_same_seed_same_view():
     one, other = of_class(trained()), of_class(trained())
     assert torch.equal(one.beliefs_MK, other.beliefs_MK)
