@@ -88,6 +88,7 @@ class TableConfig:
     `forget` is a list of requests, each a class or a list of classes; "all" is every class alone.
     With `sequence` they come one after the other, each on what the one before has left. Without
     `references` the retrained networks that are stored are compared with, and none is trained.
+    `prepared` names, by number, the only classes that preparations have to cover; null: all.
     """
 
     name: str = MISSING
@@ -101,6 +102,7 @@ class TableConfig:
     jobs: int = 1
     launcher: str = "joblib"
     columns: list[str] | None = None
+    prepared: list[int] | None = None
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Class transport: an edit for each class, learned before any request, added when one comes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
 import torch
@@ -11,9 +11,10 @@ from orthounlearn.files import digest
 from orthounlearn.methods.base import Context, UnlearningMethod
 from orthounlearn.methods.class_edits.distil import learn_edit
 from orthounlearn.methods.class_edits.inputs import Place, Recipe, look
+from orthounlearn.methods.class_edits.rows import delete_rows
 from orthounlearn.methods.class_edits.sums import learn_sums
 
-_FORMAT = 4  # raise it when the same options would learn other edits
+_FORMAT = 5  # raise it when the same options would learn other edits
 
 
 class ClassTransport(UnlearningMethod):
@@ -38,7 +39,9 @@ class ClassTransport(UnlearningMethod):
     (`methods.class_edits.critics`): they find what still gives an image away. g_l is 1 as long as
     they recognise the class in block l more surely than such critics do in t, else 0: a network
     that never saw airplanes shows their sky as well, and taking away more would harm the classes
-    that share it. BatchNorm stays frozen. What is kept is the difference of the weights; the
+    that share it. BatchNorm stays frozen. At last the row of the class in the classifier, where
+    the logits come from a linear layer, is replaced by a constant
+    (`methods.class_edits.rows`). What is kept is the difference of the weights; the
     request adds it: no data, no forward pass, nothing to take off again.
 
     Several classes: the sum of their edits, so their order plays no part. For that the edits of
@@ -67,7 +70,8 @@ class ClassTransport(UnlearningMethod):
         classes: Numbers of the classes that a request may ask for; None prepares all.
 
     Raises:
-        UsageError: An option is out of range; in `unlearn`, a class was not prepared.
+        UsageError: An option is out of range; in `prepare` and `unlearn`, the request asks for a
+            class that `classes` leaves out.
     """
 
     prepare_uses = frozenset({"forget_train", "retain_train"})
@@ -115,8 +119,8 @@ class ClassTransport(UnlearningMethod):
 
     def prepare(self, net: nn.Module, context: Context) -> None:
         """Learn the edit of every class that there are images of, or read it where it is kept."""
+        labels = self._prepared(context)
         place = Place.after(net, context.example, self.cut)
-        labels = self._prepared(context.num_classes)
         settings = [self.cut, self.max_images, asdict(self.recipe), context.seed, labels, _FORMAT]
 
         def learn() -> dict[str, Tensor]:
@@ -124,7 +128,8 @@ class ClassTransport(UnlearningMethod):
             alone = {
                 label: learn_edit(net, context, place, seen, self.recipe, label) for label in labels
             }
-            edits = learn_sums(net, context, place, seen, self.recipe, alone)
+            summed = learn_sums(net, context, place, seen, self.recipe, alone)
+            edits = delete_rows(net, context.example, place, seen, summed)
             return {
                 f"{label}.{name}": tensor
                 for label, edit in edits.items()
@@ -138,22 +143,29 @@ class ClassTransport(UnlearningMethod):
     @torch.no_grad()
     def unlearn(self, net: nn.Module, context: Context) -> nn.Module:
         """Add the edits. Without data, without a forward pass."""
-        missing = [label for label in context.forget if label not in self._edits]
-        if missing:
-            raise UsageError(
-                f"Expected a request for classes that were prepared, out of {sorted(self._edits)}, "
-                f"but got {missing}. Add them to method.classes, or prepare all with null."
-            )
+        _refuse_others(context.forget, self._edits)
         for label in context.forget:
             torch._foreach_add_(self._parameters, self._edits[label])
         return net
 
-    def _prepared(self, num_classes: int) -> list[int]:
+    def _prepared(self, context: Context) -> list[int]:
         if self.classes is None:
-            return list(range(num_classes))
-        unknown = [label for label in self.classes if not 0 <= label < num_classes]
+            return list(range(context.num_classes))
+        labels = sorted(set(self.classes))
+        unknown = [label for label in labels if not 0 <= label < context.num_classes]
         if unknown:
             raise UsageError(
-                f"Expected method.classes in 0 to {num_classes - 1}, but got {unknown}."
+                f"Expected method.classes in 0 to {context.num_classes - 1}, but got {unknown}."
             )
-        return sorted(set(self.classes))
+        _refuse_others(context.forget, labels)
+        return labels
+
+
+def _refuse_others(forget: Sequence[int], prepared: Collection[int]) -> None:
+    missing = [label for label in forget if label not in prepared]
+    if missing:
+        raise UsageError(
+            f"Expected a request for classes that are prepared, out of {sorted(prepared)}, but got "
+            f"{missing}. Add them to method.classes (in a table, table.prepared), or prepare all "
+            "with null."
+        )

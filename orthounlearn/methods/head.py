@@ -7,10 +7,7 @@ from orthounlearn.errors import UsageError
 
 
 def find_classifier(net: nn.Module, example: Tensor) -> nn.Linear:
-    """Return the linear layer that computes the logits.
-
-    Found by running the network: it is the `nn.Linear` whose output tensor is what the network
-    returns, so that auxiliary heads and names do not matter.
+    """Return the linear layer that computes the logits (`logits_layer`).
 
     Args:
         net: Any classifier.
@@ -18,6 +15,25 @@ def find_classifier(net: nn.Module, example: Tensor) -> nn.Linear:
 
     Raises:
         UsageError: The logits do not come straight out of one linear layer.
+    """
+    classifier = logits_layer(net, example)
+    if classifier is None:
+        raise UsageError(
+            "Expected a network whose logits come straight out of an nn.Linear, but found none in "
+            f"{type(net).__name__}. Methods that edit the classifier need one; others do not."
+        )
+    return classifier
+
+
+def logits_layer(net: nn.Module, example: Tensor) -> nn.Linear | None:
+    """Return the linear layer that computes the logits, where there is one.
+
+    Found by running the network: it is the `nn.Linear` whose output tensor is what the network
+    returns, so that auxiliary heads and names do not matter.
+
+    Args:
+        net: Any classifier.
+        example: Images (B, C, H, W) that it accepts.
     """
     outputs: dict[int, nn.Linear] = {}
     handles = [
@@ -36,9 +52,4 @@ def find_classifier(net: nn.Module, example: Tensor) -> nn.Linear:
             module.training = mode
         for handle in handles:
             handle.remove()
-    if logits.data_ptr() not in outputs:
-        raise UsageError(
-            "Expected a network whose logits come straight out of an nn.Linear, but found none in "
-            f"{type(net).__name__}. Methods that edit the classifier need one; others do not."
-        )
-    return outputs[logits.data_ptr()]
+    return outputs.get(logits.data_ptr())

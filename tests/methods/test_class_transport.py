@@ -89,7 +89,7 @@ def test_several_classes_are_the_sum_of_their_edits_in_any_order():
         torch.testing.assert_close(
             edits[2][name], edits[0][name] + edits[1][name], atol=1e-5, rtol=0
         )
-        torch.testing.assert_close(edits[3][name], edits[2][name], atol=1e-6, rtol=0)
+        torch.testing.assert_close(edits[3][name], edits[2][name], atol=1e-6, rtol=1e-6)
 
 
 def test_blocks_before_the_cut_stay_as_they_are():
@@ -176,6 +176,13 @@ def test_only_the_named_classes_are_prepared():
         method.unlearn(net, Toy(2))
     with pytest.raises(UsageError, match="in 0 to 3, but got"):
         ClassTransport(**OPTIONS, classes=[1, 4]).prepare(net, context)
+
+
+def test_a_class_that_is_left_out_is_refused_before_anything_is_learned():
+    net, context = trained(), Toy(2, images=SHIFTED)
+    context.batches = None  # nothing may be read
+    with pytest.raises(UsageError, match=r"out of \[0, 1\], but got \[2\].*table\.prepared"):
+        ClassTransport(**OPTIONS, classes=[1, 0]).prepare(net, context)
 
 
 def test_network_without_blocks_forgets_at_its_output():

@@ -1,1 +1,1 @@
-"""How class transport learns its edits: what is seen, held out, distilled, criticised, summed."""
+"""How class transport learns its edits: seen, held out, distilled, criticised, summed, rows."""

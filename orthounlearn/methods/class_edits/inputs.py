@@ -14,6 +14,9 @@ from orthounlearn.methods.base import Context, SplitName
 from orthounlearn.methods.layers import evaluating
 from orthounlearn.models.blocks import block_outputs, parameters_after
 
+Edits = dict[int, list[Tensor]]
+"""Class -> what the parameters of the place differ by."""
+
 _PASS = 500  # images per pass without gradients: memory and speed, not the result
 
 

@@ -10,13 +10,17 @@ from torch.optim.lr_scheduler import OneCycleLR
 from orthounlearn.masking.transport import beliefs_without, transported
 from orthounlearn.methods.base import Context
 from orthounlearn.methods.class_edits.distil import GRADIENT_NORM, distances, divergence
-from orthounlearn.methods.class_edits.inputs import Place, Recipe, Seen, reading, whole_pass
+from orthounlearn.methods.class_edits.inputs import (
+    Edits,
+    Place,
+    Recipe,
+    Seen,
+    reading,
+    whole_pass,
+)
 
 _MEMORY = 0.99  # of the mean squared gradient
 _TEMPERATURE = 0.25  # below 1: an image goes to the class that it is most like, not in between
-
-Edits = dict[int, list[Tensor]]
-"""Class -> what the parameters of the place differ by."""
 
 
 def learn_sums(
