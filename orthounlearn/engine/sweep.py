@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, product
@@ -95,6 +95,17 @@ def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
     )
 
 
+def _check_prepared(requests: Sequence[Sequence[int]], prepared: Sequence[int] | None) -> None:
+    """Refuse a class that nothing will have been prepared for, before anything is trained."""
+    asked = {label for request in requests for label in request}
+    if prepared is not None and not asked <= set(prepared):
+        raise UsageError(
+            "Expected table.prepared to hold the numbers of all classes of table.forget, but it "
+            f"lacks {sorted(asked - set(prepared))}. Add them, or prepare all with "
+            "table.prepared=null."
+        )
+
+
 def jobs(table: dict[str, Any]) -> int:
     """Return how many cells run at a time; 0 means one per core."""
     return int(table["jobs"]) or os.cpu_count() or 1
@@ -106,10 +117,9 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
     wanted = names if table["forget"] == "all" else table["forget"]
     if isinstance(wanted, (str, int)):  # one request, as in forget=cat
         wanted = [wanted]
-    forgets = [
-        [said(label, names) for label in resolve_forget(entry, names, option="table.forget")]
-        for entry in wanted
-    ]
+    requests = [resolve_forget(entry, names, option="table.forget") for entry in wanted]
+    _check_prepared(requests, table["prepared"])
+    forgets = [[said(label, names) for label in request] for request in requests]
     if table["sequence"]:
         resolve_sequence(forgets[:-1], forgets[-1], names)  # before hundreds of cells are composed
     networks = {

@@ -1,6 +1,6 @@
 """Class transport: an edit for each class, learned before any request, added when one comes."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
@@ -70,8 +70,7 @@ class ClassTransport(UnlearningMethod):
         classes: Numbers of the classes that a request may ask for; None prepares all.
 
     Raises:
-        UsageError: An option is out of range; in `prepare` and `unlearn`, the request asks for a
-            class that `classes` leaves out.
+        UsageError: An option is out of range; in `unlearn`, a class was not prepared.
     """
 
     prepare_uses = frozenset({"forget_train", "retain_train"})
@@ -119,7 +118,7 @@ class ClassTransport(UnlearningMethod):
 
     def prepare(self, net: nn.Module, context: Context) -> None:
         """Learn the edit of every class that there are images of, or read it where it is kept."""
-        labels = self._prepared(context)
+        labels = self._prepared(context.num_classes)
         place = Place.after(net, context.example, self.cut)
         settings = [self.cut, self.max_images, asdict(self.recipe), context.seed, labels, _FORMAT]
 
@@ -143,29 +142,23 @@ class ClassTransport(UnlearningMethod):
     @torch.no_grad()
     def unlearn(self, net: nn.Module, context: Context) -> nn.Module:
         """Add the edits. Without data, without a forward pass."""
-        _refuse_others(context.forget, self._edits)
+        missing = [label for label in context.forget if label not in self._edits]
+        if missing:
+            raise UsageError(
+                f"Expected a request for classes that were prepared, out of {sorted(self._edits)}, "
+                f"but got {missing}. Add them to method.classes, or prepare all with null."
+            )
         for label in context.forget:
             torch._foreach_add_(self._parameters, self._edits[label])
         return net
 
-    def _prepared(self, context: Context) -> list[int]:
+    def _prepared(self, num_classes: int) -> list[int]:
         if self.classes is None:
-            return list(range(context.num_classes))
+            return list(range(num_classes))
         labels = sorted(set(self.classes))
-        unknown = [label for label in labels if not 0 <= label < context.num_classes]
+        unknown = [label for label in labels if not 0 <= label < num_classes]
         if unknown:
             raise UsageError(
-                f"Expected method.classes in 0 to {context.num_classes - 1}, but got {unknown}."
+                f"Expected method.classes in 0 to {num_classes - 1}, but got {unknown}."
             )
-        _refuse_others(context.forget, labels)
         return labels
-
-
-def _refuse_others(forget: Sequence[int], prepared: Collection[int]) -> None:
-    missing = [label for label in forget if label not in prepared]
-    if missing:
-        raise UsageError(
-            f"Expected a request for classes that are prepared, out of {sorted(prepared)}, but got "
-            f"{missing}. Add them to method.classes (in a table, table.prepared), or prepare all "
-            "with null."
-        )

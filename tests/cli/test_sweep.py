@@ -76,6 +76,20 @@ def test_options_of_one_method_are_refused(call: Callable):
     assert "a method of its own" in result.err
 
 
+def test_a_class_that_is_not_prepared_is_refused_before_anything_runs(call: Callable):
+    result = call("sweep", *SMALL, "table.prepared=[1]")
+    assert result.code == 2
+    assert "table.prepared" in result.err
+
+
+@pytest.mark.parametrize(("prepared", "classes"), [("null", None), ("[3,8]", [3, 8])])
+def test_classes_to_prepare_reach_the_method(
+    open_job: Callable, prepared: str, classes: list[int] | None
+):
+    job = open_job("experiment=digits_cpu", "method=class_transport", f"table.prepared={prepared}")
+    assert job.config["method"]["classes"] == classes
+
+
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[sweep.Phase]:
     """Phases that would have run; the sweep is interrupted before the first."""
