@@ -11,10 +11,11 @@ from orthounlearn.files import digest
 from orthounlearn.methods.base import Context, UnlearningMethod
 from orthounlearn.methods.class_edits.distil import learn_edit
 from orthounlearn.methods.class_edits.inputs import Place, Recipe, look
-from orthounlearn.methods.class_edits.rows import delete_rows
+from orthounlearn.methods.class_edits.rows import Rows, strangers_rows
 from orthounlearn.methods.class_edits.sums import learn_sums
+from orthounlearn.methods.head import find_classifier
 
-_FORMAT = 5  # raise it when the same options would learn other edits
+_FORMAT = 6  # raise it when the same options would learn other edits
 
 
 class ClassTransport(UnlearningMethod):
@@ -39,10 +40,10 @@ class ClassTransport(UnlearningMethod):
     (`methods.class_edits.critics`): they find what still gives an image away. g_l is 1 as long as
     they recognise the class in block l more surely than such critics do in t, else 0: a network
     that never saw airplanes shows their sky as well, and taking away more would harm the classes
-    that share it. BatchNorm stays frozen. At last the row of the class in the classifier, where
-    the logits come from a linear layer, is replaced by a constant
-    (`methods.class_edits.rows`). What is kept is the difference of the weights; the
-    request adds it: no data, no forward pass, nothing to take off again.
+    that share it. BatchNorm stays frozen. What is kept is the difference of the weights; the
+    request adds it: no data, no forward pass, nothing to take off again. The row of the class in
+    the classifier, a picture of the class, is replaced by one that was fitted without its images
+    (`methods.class_edits.rows`).
 
     Several classes: the sum of their edits, so their order plays no part. For that the edits of
     all classes get some more steps together, in which the sums of random sets S of classes are
@@ -127,29 +128,37 @@ class ClassTransport(UnlearningMethod):
             alone = {
                 label: learn_edit(net, context, place, seen, self.recipe, label) for label in labels
             }
-            summed = learn_sums(net, context, place, seen, self.recipe, alone)
-            edits = delete_rows(net, context.example, place, seen, summed)
+            edits = learn_sums(net, context, place, seen, self.recipe, alone)
+            rows = strangers_rows(net, context, seen)
             return {
                 f"{label}.{name}": tensor
                 for label, edit in edits.items()
                 for name, tensor in zip(place.names, edit, strict=True)
-            }
+            } | ({"rows.weight": rows.weight_KC, "rows.bias": rows.bias_K} if rows else {})
 
         kept = context.kept(net, f"transport-{digest(settings)[:12]}", learn)
+        self._rows = None
+        if "rows.weight" in kept:
+            classifier = find_classifier(net, context.example)
+            self._rows = Rows(classifier, kept["rows.weight"], kept["rows.bias"])
         self._parameters = [net.get_parameter(name).detach() for name in place.names]
         self._edits = {label: [kept[f"{label}.{name}"] for name in place.names] for label in labels}
 
     @torch.no_grad()
     def unlearn(self, net: nn.Module, context: Context) -> nn.Module:
-        """Add the edits. Without data, without a forward pass."""
+        """Add the edits and replace the rows. Without data, without a forward pass."""
         missing = [label for label in context.forget if label not in self._edits]
         if missing:
             raise UsageError(
                 f"Expected a request for classes that were prepared, out of {sorted(self._edits)}, "
                 f"but got {missing}. Add them to method.classes, or prepare all with null."
             )
+        # Edits move the rows of other classes too; those of classes that are gone already stay so.
+        gone = {*context.forget, *(self._rows.gone() if self._rows else ())}
         for label in context.forget:
             torch._foreach_add_(self._parameters, self._edits[label])
+        if self._rows:
+            self._rows.put(gone)
         return net
 
     def _prepared(self, num_classes: int) -> list[int]:

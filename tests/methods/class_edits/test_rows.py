@@ -1,77 +1,84 @@
-"""The row of a forgotten class: gone from the classifier, a constant for every image."""
+"""The row of a forgotten class: fitted without its images, the same in any order of requests."""
 
 import copy
-import functools
 
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
-from orthounlearn.methods.class_edits.inputs import Edits, Place, Seen, look
-from orthounlearn.methods.class_edits.rows import delete_rows
-from tests.methods.test_class_transport import SHIFTED, carried_out, trained
+from orthounlearn.methods.class_edits.inputs import Place, Seen, look
+from orthounlearn.methods.class_edits.rows import Rows, strangers_rows
+from orthounlearn.methods.class_transport import ClassTransport
+from tests.methods.test_class_transport import OPTIONS, SHIFTED, carried_out, trained
 from tests.methods.toy import CLASSES, IMAGES, LABELS, Toy
 
 
-@functools.cache
-def seen() -> tuple[Place, Seen]:
-    net = trained()
-    place = Place.after(net, IMAGES, 0.0)
-    return place, look(net, Toy(0, images=SHIFTED), place, max_images=40)
+def inputs(net: nn.Module, images: Tensor = SHIFTED) -> tuple[Toy, Seen]:
+    context = Toy(0, images=images)
+    return context, look(net, context, Place.after(net, IMAGES, 0.0), max_images=40)
 
 
-def random_edits(net: nn.Module, place: Place) -> Edits:
-    draws = torch.Generator().manual_seed(3)
-    shapes = [net.get_parameter(name).shape for name in place.names]
-    return {
-        label: [0.01 * torch.randn(shape, generator=draws) for shape in shapes]
-        for label in range(CLASSES)
-    }
-
-
-@torch.no_grad()
-def logits_after(net: nn.Module, place: Place, edits: list[list[Tensor]]) -> Tensor:
-    net = copy.deepcopy(net)
-    parameters = [net.get_parameter(name) for name in place.names]
-    for edit in edits:
-        torch._foreach_add_(parameters, edit)
-    return net(SHIFTED)
+def rows_of(net: nn.Module, images: Tensor = SHIFTED) -> Rows:
+    return strangers_rows(net, *inputs(net, images))
 
 
 @pytest.mark.parametrize("label", range(CLASSES))
-def test_its_logit_is_three_deviations_below_the_mean_of_the_others(label: int):
-    net, (place, inputs) = trained(), seen()
-    edits = delete_rows(net, IMAGES, place, inputs, random_edits(net, place))
+def test_it_is_the_ridge_regression_of_the_other_logits(label: int):
+    net = trained()
+    found = rows_of(net)
+    seen = inputs(net)[1]
+    others = seen.labels_N != label
+    read: list[Tensor] = []
+    handle = found.classifier.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     with torch.no_grad():
-        others = net(SHIFTED)[label != LABELS, label]
-    found_N = logits_after(net, place, [edits[label]])[:, label]
-    wanted = others.mean() - 3 * others.std(correction=0)
-    # Images are kept in half precision.
-    torch.testing.assert_close(found_N, wanted.expand_as(found_N), rtol=1e-4, atol=1e-3)
+        net(seen.images_N.float())
+    handle.remove()
+    features = read[0][others].double()
+    rest = seen.logits_NK[others].double()
+    own, rest = rest[:, label], rest[:, [k for k in range(CLASSES) if k != label]].logsumexp(1)
+    ridge = features.var(0, correction=0).mean().item() * len(features)
+    wanted = Ridge(alpha=ridge).fit(features.numpy(), (rest + (own - rest).mean()).numpy())
+    torch.testing.assert_close(
+        found.weight_KC[label].double(), torch.from_numpy(wanted.coef_), atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(found.bias_K[label].item(), wanted.intercept_, atol=1e-4, rtol=1e-4)
 
 
-def test_all_but_its_own_row_is_as_it_was_learned():
-    net, (place, inputs) = trained(), seen()
-    before = random_edits(net, place)
-    given = copy.deepcopy(before)
-    after = delete_rows(net, IMAGES, place, inputs, given)
-    for label, edit in after.items():
-        for old, kept, new in zip(before[label], given[label], edit, strict=True):
-            assert torch.equal(old, kept)  # what came in is left alone
-            rows = [n for n in range(len(new)) if not torch.equal(new[n], old[n])]
-            assert rows in ([], [label])
-    changed = [not torch.equal(a, b) for a, b in zip(after[0], before[0], strict=True)]
-    assert sum(changed) == 2  # the weight and the bias of the classifier
+def test_images_of_the_class_play_no_part():
+    net = trained()
+    other = SHIFTED.clone()
+    other[LABELS == 2] = torch.randn_like(other[LABELS == 2])
+    one, another = rows_of(net), rows_of(net, other)
+    assert torch.equal(one.weight_KC[2], another.weight_KC[2])
+    assert torch.equal(one.bias_K[2], another.bias_K[2])
+    assert not torch.equal(one.weight_KC[1], another.weight_KC[1])
 
 
-def test_a_class_without_images_keeps_its_row():
-    net, place = trained(), seen()[0]
-    left = LABELS != 1
-    inputs = look(net, Toy(0, images=SHIFTED[left], labels=LABELS[left]), place, max_images=40)
-    before = random_edits(net, place)
-    after = delete_rows(net, IMAGES, place, inputs, before)
-    assert all(map(torch.equal, after[1], before[1]))
-    assert not all(map(torch.equal, after[2], before[2]))
+def test_a_forgotten_class_is_given_its_row_exactly():
+    net = carried_out(trained(), 1, 3, classes=None)
+    rows = rows_of(trained())
+    classifier = rows.classifier.__class__  # the layer of another copy of the same network
+    found = [module for module in net.modules() if isinstance(module, classifier)][-1]
+    for label in (1, 3):
+        assert torch.equal(found.weight[label], rows.weight_KC[label])
+        assert torch.equal(found.bias[label], rows.bias_K[label])
+    assert not torch.equal(found.weight[0], rows.weight_KC[0])
+
+
+def test_classes_that_went_earlier_stay_gone():
+    """The edits of later requests would move their rows; the order plays no part."""
+    found = []
+    for requests in (((1, 3),), ((1,), (3,)), ((3,), (1,))):
+        net, method = trained(), ClassTransport(**OPTIONS)
+        method.prepare(net, Toy(1, images=SHIFTED))
+        for request in requests:
+            method.unlearn(net, Toy(*request))
+        assert sorted(method._rows.gone()) == [1, 3]
+        found.append(copy.deepcopy(net.state_dict()))
+    for name, tensor in found[0].items():
+        for other in found[1:]:
+            torch.testing.assert_close(tensor, other[name], atol=1e-6, rtol=1e-6)
 
 
 class Scaled(nn.Module):
@@ -85,16 +92,9 @@ class Scaled(nn.Module):
         return 2 * self.net(images)
 
 
-def test_where_logits_are_computed_further_the_edit_stays_as_it_is():
+def test_where_logits_are_computed_further_there_are_no_rows():
     net = Scaled(trained())
-    place = Place.after(net, IMAGES, 0.0)
-    inputs = look(net, Toy(0, images=SHIFTED), place, max_images=40)
-    before = random_edits(net, place)
-    after = delete_rows(net, IMAGES, place, inputs, before)
-    assert all(all(map(torch.equal, after[label], before[label])) for label in range(CLASSES))
-
-
-def test_nothing_of_a_forgotten_class_is_left_in_its_row():
-    net = carried_out(trained(), 2)
+    assert rows_of(net) is None
+    forgotten = carried_out(net, 2, steps=300)
     with torch.no_grad():
-        assert net(SHIFTED)[:, 2].std() < 1e-5
+        assert not (forgotten(SHIFTED).argmax(1) == 2)[LABELS == 2].any()

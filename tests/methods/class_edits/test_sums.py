@@ -3,7 +3,6 @@
 import copy
 import functools
 from itertools import combinations
-from unittest import mock
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orthounlearn.methods import class_transport
 from orthounlearn.methods.class_edits.sums import _Draws
 from orthounlearn.methods.class_transport import ClassTransport
 from tests.methods.test_class_transport import OPTIONS
@@ -40,11 +38,9 @@ def trained() -> nn.Module:
 
 @functools.cache
 def edits(*, sum_steps: int, present: tuple[int, ...] = (0, 1, 2, 3)) -> dict[int, list[Tensor]]:
-    """Return edits that still have the rows of their classes, which say how well they add up."""
     left = torch.isin(LABELS, torch.tensor(present))
     method = ClassTransport(**OPTIONS | {"sum_steps": sum_steps, "sum_learning_rate": 1e-2})
-    with mock.patch.object(class_transport, "delete_rows", lambda *given: given[-1]):
-        method.prepare(trained(), Toy(present[0], images=COLOURED[left], labels=LABELS[left]))
+    method.prepare(trained(), Toy(present[0], images=COLOURED[left], labels=LABELS[left]))
     return method._edits
 
 
