@@ -15,7 +15,7 @@ from orthounlearn.methods.class_edits.rows import Rows, strangers_rows
 from orthounlearn.methods.class_edits.sums import learn_sums
 from orthounlearn.methods.head import find_classifier
 
-_FORMAT = 6  # raise it when the same options would learn other edits
+_FORMAT = 7  # raise it when the same options would learn other edits
 
 
 class ClassTransport(UnlearningMethod):

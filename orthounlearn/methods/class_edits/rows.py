@@ -11,9 +11,6 @@ from orthounlearn.methods.base import Context
 from orthounlearn.methods.class_edits.inputs import Seen, whole_pass
 from orthounlearn.methods.head import logits_layer
 
-# Of the mean variance of a feature. Rows of thin networks that were retrained on CIFAR-10 are 0.65
-# (ResNet-18) and 0.81 (VGG-13) long; 1 makes rows of 0.7 and 0.7, 0.1 of 1.5 and 1.7.
-_RIDGE = 1.0
 _IMAGES = 10_000  # that rows are fitted on
 
 
@@ -51,12 +48,12 @@ def strangers_rows(net: nn.Module, context: Context, seen: Seen) -> Rows | None:
     surely as the other. So the logit of c follows the others: with the input h of the classifier,
     w and b minimise
 
-        E (w·h + b − log Σ_{j≠c} exp z_j − m)² + ρ ‖w‖²,   m = E (z_c − log Σ_{j≠c} exp z_j),
+        E (w·h + b − log Σ_{j≠c} exp z_j − m)² + ρ ‖w‖²,   m = median (z_c − log Σ_{j≠c} exp z_j),
 
-    over images of other classes; m is how surely the original says of them that they are not of c.
-    Nothing of c comes in. To follow the others is what keeps c unlikely wherever images of c, or of
-    other forgotten classes, are sent. By itself the row forgets nothing inside
-    (`methods.zero_row`).
+    over images of other classes; m is how surely the original says of half of them that they are
+    not of c (their mean would be raised by those that look like c). Nothing of c comes in. To
+    follow the others is what keeps c unlikely wherever images of c, or of other forgotten classes,
+    are sent. By itself the row forgets nothing inside (`methods.zero_row`).
 
     Source: ours.
 
@@ -84,8 +81,8 @@ def strangers_rows(net: nn.Module, context: Context, seen: Seen) -> Rows | None:
         rest_MJ = logits_NK[others_N].clone()
         rest_MJ[:, label] = -torch.inf
         rest_M = rest_MJ.logsumexp(1)
-        wanted_M = rest_M + (logits_NK[others_N, label] - rest_M).mean()
-        fitted = Translation.fit(features_NC[others_N], wanted_M[:, None], ridge=_RIDGE)
+        wanted_M = rest_M + (logits_NK[others_N, label] - rest_M).median()
+        fitted = Translation.fit(features_NC[others_N], wanted_M[:, None])
         weight_KC[label] = fitted.weight_CD[:, 0]
         bias_K[label] = fitted.mean_D[0] - fitted.mean_C @ fitted.weight_CD[:, 0]
     return Rows(classifier, weight_KC, bias_K)
