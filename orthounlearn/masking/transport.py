@@ -70,12 +70,18 @@ class Translation:
     mean_D: Tensor
 
     @classmethod
-    def fit(cls, from_NC: Tensor, to_ND: Tensor) -> "Translation":
-        """Return the ridge regression of one network's features on another's, image by image."""
+    def fit(cls, from_NC: Tensor, to_ND: Tensor, *, ridge: float = _LOOSE_RIDGE) -> "Translation":
+        """Return the ridge regression of one network's features on another's, image by image.
+
+        Args:
+            from_NC: What comes in.
+            to_ND: What is to come out.
+            ridge: Added to the covariance's diagonal, as a share of the mean variance.
+        """
         wide_NC, wide_ND = (features.to(_wide(features)) for features in (from_NC, to_ND))
         mean_C, mean_D = wide_NC.mean(0), wide_ND.mean(0)
         centred_NC = wide_NC - mean_C
-        covariance_CC = _ridged(centred_NC.T @ centred_NC / len(centred_NC), _LOOSE_RIDGE)
+        covariance_CC = _ridged(centred_NC.T @ centred_NC / len(centred_NC), ridge)
         covariance_CD = centred_NC.T @ (wide_ND - mean_D) / len(centred_NC)
         weight_CD = torch.linalg.solve(covariance_CC, covariance_CD)
         return cls(*(tensor.to(to_ND) for tensor in (weight_CD, mean_C, mean_D)))

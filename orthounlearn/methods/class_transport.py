@@ -15,7 +15,7 @@ from orthounlearn.methods.class_edits.rows import Rows, strangers_rows
 from orthounlearn.methods.class_edits.sums import learn_sums
 from orthounlearn.methods.head import find_classifier
 
-_FORMAT = 7  # raise it when the same options would learn other edits
+_FORMAT = 8  # raise it when the same options would learn other edits
 
 
 class ClassTransport(UnlearningMethod):
@@ -129,7 +129,7 @@ class ClassTransport(UnlearningMethod):
                 label: learn_edit(net, context, place, seen, self.recipe, label) for label in labels
             }
             edits = learn_sums(net, context, place, seen, self.recipe, alone)
-            rows = strangers_rows(net, context, seen)
+            rows = strangers_rows(net, context, seen, labels)
             return {
                 f"{label}.{name}": tensor
                 for label, edit in edits.items()

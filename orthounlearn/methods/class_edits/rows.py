@@ -11,6 +11,10 @@ from orthounlearn.methods.base import Context
 from orthounlearn.methods.class_edits.inputs import Seen, whole_pass
 from orthounlearn.methods.head import logits_layer
 
+# Of the mean variance of a feature. A long row is soon a row of the class again: with 0.01 rows are 2
+# to 4 long, and cats relearned in a thin VGG-13 at rate 0.001 have an area of 35 %; with 1 rows are
+# 0.6 to 0.7 long, and it is 0.1 % (after retraining 10 %, rows of 0.8).
+_RIDGE = 1.0
 _IMAGES = 10_000  # that rows are fitted on
 
 
@@ -20,8 +24,8 @@ class Rows:
 
     Attributes:
         classifier: The layer that computes the logits.
-        weight_KC: Of each class.
-        bias_K: Of each class.
+        weight_KC: Of each class; not a number where a class has none.
+        bias_K: Of each class; not a number where a class has none.
     """
 
     classifier: nn.Linear
@@ -30,8 +34,8 @@ class Rows:
 
     @torch.no_grad()
     def put(self, labels: Collection[int]) -> None:
-        """Give these classes their rows."""
-        chosen = list(labels)
+        """Give these classes their rows; those that have none keep what they are left with."""
+        chosen = [label for label in labels if not self.bias_K[label].isnan()]
         self.classifier.weight[chosen] = self.weight_KC[chosen]
         self.classifier.bias[chosen] = self.bias_K[chosen]
 
@@ -41,8 +45,10 @@ class Rows:
         return torch.nonzero(same_K & (self.classifier.bias == self.bias_K))[:, 0].tolist()
 
 
-def strangers_rows(net: nn.Module, context: Context, seen: Seen) -> Rows | None:
-    r"""Fit the row that tells of every image, equally surely, that it is not of the class.
+def strangers_rows(
+    net: nn.Module, context: Context, seen: Seen, labels: Collection[int]
+) -> Rows | None:
+    r"""Fit the rows that tell of every image, equally surely, that it is not of a class.
 
     A network that never saw class c has learned of all its images that they are not of c, each as
     surely as the other. So the logit of c follows the others: with the input h of the classifier,
@@ -61,10 +67,10 @@ def strangers_rows(net: nn.Module, context: Context, seen: Seen) -> Rows | None:
         net: The original.
         context: For its seed and precision.
         seen: The images, and the original's logits.
+        labels: The classes; one has no row if there are no images of others.
 
     Returns:
         The rows; None where the logits do not come straight out of a linear layer with a bias.
-        A class keeps its row where there are no images of others.
     """
     classifier = logits_layer(net, context.example)
     if classifier is None or classifier.bias is None:
@@ -73,8 +79,10 @@ def strangers_rows(net: nn.Module, context: Context, seen: Seen) -> Rows | None:
     some = torch.randperm(len(seen.images_N), generator=draws)[:_IMAGES]
     features_NC = _inputs(net, context, classifier, seen.images_N[some])
     logits_NK, labels_N = seen.logits_NK[some], seen.labels_N[some]
-    weight_KC, bias_K = (tensor.detach().clone() for tensor in (classifier.weight, classifier.bias))
-    for label in range(len(bias_K)):
+    weight_KC, bias_K = (
+        torch.full_like(tensor, torch.nan) for tensor in (classifier.weight, classifier.bias)
+    )
+    for label in labels:
         others_N = labels_N != label
         if not others_N.any():
             continue
@@ -82,7 +90,7 @@ def strangers_rows(net: nn.Module, context: Context, seen: Seen) -> Rows | None:
         rest_MJ[:, label] = -torch.inf
         rest_M = rest_MJ.logsumexp(1)
         wanted_M = rest_M + (logits_NK[others_N, label] - rest_M).median()
-        fitted = Translation.fit(features_NC[others_N], wanted_M[:, None])
+        fitted = Translation.fit(features_NC[others_N], wanted_M[:, None], ridge=_RIDGE)
         weight_KC[label] = fitted.weight_CD[:, 0]
         bias_K[label] = fitted.mean_D[0] - fitted.mean_C @ fitted.weight_CD[:, 0]
     return Rows(classifier, weight_KC, bias_K)

@@ -20,7 +20,7 @@ def inputs(net: nn.Module, images: Tensor = SHIFTED) -> tuple[Toy, Seen]:
 
 
 def rows_of(net: nn.Module, images: Tensor = SHIFTED) -> Rows:
-    return strangers_rows(net, *inputs(net, images))
+    return strangers_rows(net, *inputs(net, images), range(CLASSES))
 
 
 @pytest.mark.parametrize("label", range(CLASSES))
@@ -37,7 +37,7 @@ def test_it_is_the_ridge_regression_of_the_other_logits(label: int):
     features = read[0][others].double()
     rest = seen.logits_NK[others].double()
     own, rest = rest[:, label], rest[:, [k for k in range(CLASSES) if k != label]].logsumexp(1)
-    ridge = 0.01 * features.var(0, correction=0).mean().item() * len(features)
+    ridge = features.var(0, correction=0).mean().item() * len(features)
     wanted = Ridge(alpha=ridge).fit(features.numpy(), (rest + (own - rest).median()).numpy())
     torch.testing.assert_close(
         found.weight_KC[label].double(), torch.from_numpy(wanted.coef_), atol=1e-4, rtol=1e-4
@@ -79,6 +79,25 @@ def test_classes_that_went_earlier_stay_gone():
     for name, tensor in found[0].items():
         for other in found[1:]:
             torch.testing.assert_close(tensor, other[name], atol=1e-6, rtol=1e-6)
+
+
+def test_a_class_that_was_not_prepared_has_no_row_and_is_not_gone():
+    net, method = trained(), ClassTransport(**OPTIONS, classes=[1])
+    method.prepare(net, Toy(1, images=SHIFTED))
+    assert method._rows.gone() == []
+    method.unlearn(net, Toy(1))
+    assert method._rows.gone() == [1]
+    assert net(SHIFTED).isfinite().all()
+
+
+def test_the_only_class_keeps_what_it_has():
+    net, method = trained(), ClassTransport(**OPTIONS)
+    before = copy.deepcopy(net.state_dict())
+    left = LABELS == 2
+    method.prepare(net, Toy(2, images=SHIFTED[left], labels=LABELS[left]))
+    method.unlearn(net, Toy(2))
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, before[name])
 
 
 class Scaled(nn.Module):
