@@ -11,9 +11,9 @@ from orthounlearn.methods.base import Context
 from orthounlearn.methods.class_edits.inputs import Seen, whole_pass
 from orthounlearn.methods.head import logits_layer
 
-# Of the mean variance of a feature. A long row is soon a row of the class again: with 0.01 rows are 2
-# to 4 long, and cats relearned in a thin VGG-13 at rate 0.001 have an area of 35 %; with 1 rows are
-# 0.6 to 0.7 long, and it is 0.1 % (after retraining 10 %, rows of 0.8).
+# Of the mean variance of a feature. A long row is soon a row of the class again: with 0.01 rows are
+# 2 to 4 long, and cats relearned in a thin VGG-13 at rate 0.001 have an area of 35 %; with 1 rows
+# are 0.6 to 0.7 long, and it is 0.1 % (after retraining 10 %, with rows of 0.8).
 _RIDGE = 1.0
 _IMAGES = 10_000  # that rows are fitted on
 
