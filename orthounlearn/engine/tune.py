@@ -138,12 +138,14 @@ def _study(experiment: Experiment, space: Mapping[str, Any], cells: Sequence[Cel
     path = experiment.runs / "tune" / experiment.data.name / f"{name}_{question[:8]}.log"
     make_folder(path.parent)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=name,
         storage=JournalStorage(JournalFileBackend(str(path))),
-        sampler=optuna.samplers.TPESampler(seed=0),
         load_if_exists=True,
     )
+    # With one seed for all, a search that goes on would draw what it has drawn before.
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
+    return study
 
 
 def _completed(study: optuna.Study) -> int:

@@ -101,6 +101,27 @@ def test_killed_search_goes_on(call: Callable, tuned: Path, monkeypatch: pytest.
     assert (tuned / "soft_prune.yaml").exists()
 
 
+def test_killed_search_does_not_draw_the_same_again(
+    call: Callable, tuned: Path, monkeypatch: pytest.MonkeyPatch
+):
+    judged: list[float] = []
+    stops = {2, 4}  # in the second and in the third call
+
+    def watched(_, node):
+        if len(judged) in stops:
+            stops.remove(len(judged))
+            raise KeyboardInterrupt
+        judged.append(node["optimizer"]["lr"])
+        return 0.0
+
+    monkeypatch.setattr(tune, "_loss", watched)
+    axes = [axis for axis in SMALL if "trials" not in axis]
+    for code in (130, 130, 0):
+        assert call("tune", "method=fine_tune", *axes, "tune.trials=6").code == code
+    assert len(judged) == len(set(judged)) == 6
+    assert (tuned / "fine_tune.yaml").exists()
+
+
 def test_diverged_setting_is_the_worst(open_job: Callable):
     experiment = open_job("method=gradient_ascent")
     stored = tune.ensure_trained(experiment, seed=0)

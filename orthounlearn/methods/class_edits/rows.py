@@ -35,14 +35,19 @@ class Rows:
     @torch.no_grad()
     def put(self, labels: Collection[int]) -> None:
         """Give these classes their rows; those that have none keep what they are left with."""
-        chosen = [label for label in labels if not self.bias_K[label].isnan()]
-        self.classifier.weight[chosen] = self.weight_KC[chosen]
-        self.classifier.bias[chosen] = self.bias_K[chosen]
+        for label in labels:
+            if not self.bias_K[label].isnan():
+                self.classifier.weight[label].copy_(self.weight_KC[label])
+                self.classifier.bias[label].copy_(self.bias_K[label])
 
     def gone(self) -> list[int]:
         """Return the classes that have them already: earlier requests have removed these."""
-        same_K = (self.classifier.weight == self.weight_KC).all(1)
-        return torch.nonzero(same_K & (self.classifier.bias == self.bias_K))[:, 0].tolist()
+        biases = zip(self.classifier.bias.tolist(), self.bias_K.tolist(), strict=True)
+        return [
+            label
+            for label, (now, row) in enumerate(biases)  # one number tells nearly all apart
+            if now == row and torch.equal(self.classifier.weight[label], self.weight_KC[label])
+        ]
 
 
 def strangers_rows(
