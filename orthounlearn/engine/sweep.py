@@ -95,14 +95,18 @@ def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
     )
 
 
-def _check_prepared(requests: Sequence[Sequence[int]], prepared: Sequence[int] | None) -> None:
-    """Refuse a class that nothing will have been prepared for, before anything is trained."""
+def _check_prepared(
+    requests: Sequence[Sequence[int]], prepared: Sequence[int] | None, num_classes: int
+) -> None:
+    """Refuse a class that nothing can be prepared for, before anything is trained."""
     asked = {label for request in requests for label in request}
-    if prepared is not None and not asked <= set(prepared):
+    if prepared is None:
+        return
+    if not asked <= set(prepared) <= set(range(num_classes)):
         raise UsageError(
-            "Expected table.prepared to hold the numbers of all classes of table.forget, but it "
-            f"lacks {sorted(asked - set(prepared))}. Add them, or prepare all with "
-            "table.prepared=null."
+            f"Expected table.prepared to hold numbers from 0 to {num_classes - 1}, and those of "
+            f"all classes of table.forget, {sorted(asked)}, but got {sorted(prepared)}. Add what "
+            "is missing, or prepare all with table.prepared=null."
         )
 
 
@@ -118,7 +122,7 @@ def _plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
     if isinstance(wanted, (str, int)):  # one request, as in forget=cat
         wanted = [wanted]
     requests = [resolve_forget(entry, names, option="table.forget") for entry in wanted]
-    _check_prepared(requests, table["prepared"])
+    _check_prepared(requests, table["prepared"], len(names))
     forgets = [[said(label, names) for label in request] for request in requests]
     if table["sequence"]:
         resolve_sequence(forgets[:-1], forgets[-1], names)  # before hundreds of cells are composed

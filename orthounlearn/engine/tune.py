@@ -30,7 +30,7 @@ from orthounlearn.engine.own_code import sources
 from orthounlearn.engine.request import refuse_others_options
 from orthounlearn.engine.store import StoredModel, ensure_trained
 from orthounlearn.engine.timing import run_once
-from orthounlearn.errors import UsageError
+from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.files import digest, make_folder, write_text
 from orthounlearn.methods.base import UnlearningMethod
 from orthounlearn.metrics.accuracy import micro_accuracy
@@ -175,10 +175,10 @@ def _loss(cell: Cell, node: Mapping[str, Any]) -> float:
     )
     try:
         unlearned = run_once(method, net, context)
-    except UsageError as error:  # diverged: as bad as forgetting nothing and losing everything
+        found = _accuracies(experiment, unlearned, cell.splits)
+    except DivergedError as error:  # as bad as forgetting nothing and losing everything
         _log.info("%s", error)
         return 2.0
-    found = _accuracies(experiment, unlearned, cell.splits)
     return found["forget_val"] + max(0.0, cell.retain_val - found["retain_val"])
 
 

@@ -1,7 +1,7 @@
 """Where the features of a forgotten image should lie, in closed form.
 
 Two answers. If there is a network that never saw the class, its features translated into those of
-the original network (`Translation`). If there is none, moved along Fisher's discriminant towards
+the original network (`LinearMap`). If there is none, moved along Fisher's discriminant towards
 the retained classes that the original would choose between if it did not know the class
 (`transported`).
 """
@@ -52,12 +52,12 @@ def class_moments(features_NC: Tensor, labels_N: Tensor, num_classes: int) -> Mo
 
 
 @dataclass(frozen=True)
-class Translation:
-    """A linear map from the features of one network to those of another, learned where both agree.
+class LinearMap:
+    """A ridge regression: what one thing would be, told from another, image by image.
 
-    Fitted on retained images, it tells what the other network would compute from what this one
-    has computed. It adds nothing: a class that no linear classifier finds in what comes in, none
-    finds in what comes out.
+    From the features of one network to those of another, fitted on retained images, it tells what
+    the other would compute. It adds nothing: a class that no linear classifier finds in what comes
+    in, none finds in what comes out.
 
     Attributes:
         weight_CD: Of the centred features.
@@ -70,11 +70,11 @@ class Translation:
     mean_D: Tensor
 
     @classmethod
-    def fit(cls, from_NC: Tensor, to_ND: Tensor, *, ridge: float = _LOOSE_RIDGE) -> "Translation":
-        """Return the ridge regression of one network's features on another's, image by image.
+    def fit(cls, from_NC: Tensor, to_ND: Tensor, *, ridge: float = _LOOSE_RIDGE) -> "LinearMap":
+        """Return the map that fits best.
 
         Args:
-            from_NC: What comes in.
+            from_NC: What comes in, of N images.
             to_ND: What is to come out.
             ridge: Added to the covariance's diagonal, as a share of the mean variance.
         """
@@ -87,7 +87,7 @@ class Translation:
         return cls(*(tensor.to(to_ND) for tensor in (weight_CD, mean_C, mean_D)))
 
     def __call__(self, features_NC: Tensor) -> Tensor:
-        """Return the features (N, D) that the other network would have."""
+        """Return what comes out (N, D)."""
         return (features_NC - self.mean_C) @ self.weight_CD + self.mean_D
 
 

@@ -34,7 +34,7 @@ class ClassTransport(UnlearningMethod):
     q are the probabilities of the edited network and p the original's, t^{-c} those of t,
     renormalised without c; h_l are the pooled outputs of the blocks after the cut, h⁰_l the
     original's and h^t_l those of t. The linear maps A_l translate these into the original's
-    features; they are fitted on images of other classes (`masking.transport.Translation`), so they
+    features; they are fitted on images of other classes (`masking.transport.LinearMap`), so they
     know nothing of c. Distances are measured in standard deviations and averaged over the channels.
     P_l are linear critics that learn, step by step beside the network, to tell the classes by h_l
     (`methods.class_edits.critics`): they find what still gives an image away. g_l is 1 as long as

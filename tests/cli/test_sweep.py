@@ -76,10 +76,14 @@ def test_options_of_one_method_are_refused(call: Callable):
     assert "a method of its own" in result.err
 
 
-def test_a_class_that_is_not_prepared_is_refused_before_anything_runs(call: Callable):
-    result = call("sweep", *SMALL, "table.prepared=[1]")
+@pytest.mark.parametrize("prepared", ["[1]", "[0,1,2,3,4,5,6,7,8,9,10]"])
+def test_classes_that_cannot_be_prepared_are_refused_before_anything_runs(
+    call: Callable, prepared: str, tmp_path: Path
+):
+    result = call("sweep", *SMALL, f"table.prepared={prepared}")
     assert result.code == 2
     assert "table.prepared" in result.err
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(("prepared", "classes"), [("null", None), ("[3,8]", [3, 8])])

@@ -135,6 +135,13 @@ def test_diverged_setting_is_the_worst(open_job: Callable):
     assert loss(1e-9) < 2
 
 
+def test_a_request_that_the_method_refuses_is_no_bad_setting(call: Callable, tuned: Path):
+    result = call("tune", "method=class_transport", "method.classes=[2]", "method.steps=1", *SMALL)
+    assert result.code == 2
+    assert "out of [2], but got [1]" in result.err
+    assert not tuned.exists()
+
+
 def test_stored_values_are_used_by_the_other_jobs(open_job: Callable):
     """Composed from the files that are in the repository."""
     stored = yaml.safe_load(

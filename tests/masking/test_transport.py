@@ -11,8 +11,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from orthounlearn.masking.transport import (
+    LinearMap,
     Moments,
-    Translation,
     beliefs_without,
     class_moments,
     transported,
@@ -132,24 +132,24 @@ def test_translation_is_the_ridge_regression_of_scikit_learn():
     theirs, ours = features_of_two_networks()
     penalty = 1e-2 * theirs.var(0, unbiased=False).mean().item() * len(theirs)
     expected = Ridge(alpha=penalty).fit(theirs, ours).predict(theirs[:20])
-    np.testing.assert_allclose(Translation.fit(theirs, ours)(theirs[:20]), expected)
+    np.testing.assert_allclose(LinearMap.fit(theirs, ours)(theirs[:20]), expected)
 
 
 def test_translation_maps_the_mean_to_the_mean():
     theirs, ours = features_of_two_networks()
-    moved = Translation.fit(theirs, ours)(theirs.mean(0, keepdim=True))
+    moved = LinearMap.fit(theirs, ours)(theirs.mean(0, keepdim=True))
     torch.testing.assert_close(moved[0], ours.mean(0))
 
 
 def test_translation_keeps_the_precision_of_what_it_is_compared_with():
     theirs, ours = features_of_two_networks()
-    assert Translation.fit(theirs, ours.float())(theirs.float()).dtype == torch.float32
+    assert LinearMap.fit(theirs, ours.float())(theirs.float()).dtype == torch.float32
 
 
 def test_translation_of_constant_features_is_the_mean():
     """A block that is dead tells nothing."""
     _, ours = features_of_two_networks()
-    moved = Translation.fit(torch.zeros(300, 2), ours)(torch.zeros(5, 2, dtype=torch.double))
+    moved = LinearMap.fit(torch.zeros(300, 2), ours)(torch.zeros(5, 2, dtype=torch.double))
     torch.testing.assert_close(moved, ours.mean(0).expand(5, -1))
 
 
@@ -160,7 +160,7 @@ def test_translation_adds_no_class_that_was_not_there():
     shown = draws.normal(size=(2000, 5)) + 3 * (labels == 1)[:, None]  # class 2 looks like 0
     known = np.c_[shown @ draws.normal(size=(5, 5)), 5 * (labels == 2) + draws.normal(size=2000)]
     theirs, ours = torch.tensor(shown), torch.tensor(known)
-    moved = Translation.fit(theirs[labels < 2], ours[labels < 2])(theirs)
+    moved = LinearMap.fit(theirs[labels < 2], ours[labels < 2])(theirs)
 
     def found(features: torch.Tensor) -> float:
         pair = labels != 1

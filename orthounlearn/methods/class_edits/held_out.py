@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from orthounlearn.masking.transport import Translation, beliefs_without
+from orthounlearn.masking.transport import LinearMap, beliefs_without
 from orthounlearn.methods.base import Context
 from orthounlearn.methods.class_edits.critics import Critics
 from orthounlearn.methods.class_edits.inputs import Place, Recipe, Seen, draw, one_cycle, whole_pass
@@ -62,7 +62,7 @@ def hold_out(
     logits_NK, features = whole_pass(net, context, seen.images_N[images_N], place.layers)
     count = len(ours)
     translated = {
-        layer: Translation.fit(values_NC[count:], seen.features[layer][some])(values_NC[:count])
+        layer: LinearMap.fit(values_NC[count:], seen.features[layer][some])(values_NC[:count])
         for layer, values_NC in features.items()
     }
     critics = Critics(features, logits_NK.shape[1])

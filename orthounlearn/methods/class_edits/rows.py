@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from orthounlearn.masking.transport import Translation
+from orthounlearn.masking.transport import LinearMap
 from orthounlearn.methods.base import Context
 from orthounlearn.methods.class_edits.inputs import Seen, whole_pass
 from orthounlearn.methods.head import logits_layer
@@ -95,7 +95,7 @@ def strangers_rows(
         rest_MJ[:, label] = -torch.inf
         rest_M = rest_MJ.logsumexp(1)
         wanted_M = rest_M + (logits_NK[others_N, label] - rest_M).median()
-        fitted = Translation.fit(features_NC[others_N], wanted_M[:, None], ridge=_RIDGE)
+        fitted = LinearMap.fit(features_NC[others_N], wanted_M[:, None], ridge=_RIDGE)
         weight_KC[label] = fitted.weight_CD[:, 0]
         bias_K[label] = fitted.mean_D[0] - fitted.mean_C @ fitted.weight_CD[:, 0]
     return Rows(classifier, weight_KC, bias_K)

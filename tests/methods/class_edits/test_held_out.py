@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orthounlearn.masking.transport import Translation
+from orthounlearn.masking.transport import LinearMap
 from orthounlearn.methods.class_edits.held_out import (
     HeldOut,
     _drawn_anew,
@@ -162,7 +162,7 @@ def test_features_are_translated_by_a_map_of_the_other_classes():
     blind = _trained_without(net, context, whole(net), seen, RECIPE, CLASS, others, draws)
     _, theirs = whole_pass(blind, context, seen.images_N, whole(net).layers)
     for layer, found in of_class(net).features.items():
-        translate = Translation.fit(theirs[layer][others], seen.features[layer][others])
+        translate = LinearMap.fit(theirs[layer][others], seen.features[layer][others])
         torch.testing.assert_close(found, translate(theirs[layer][ours]), atol=1e-4, rtol=1e-4)
 
 
