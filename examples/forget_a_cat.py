@@ -4,11 +4,13 @@ Step through the cells (`# %%`) in VS Code, PyCharm, Spyder or Jupyter, or run t
 
     ORTHOUNLEARN_DATA=FOLDER python examples/forget_a_cat.py
 
-CIFAR-10 is read from that folder, or fetched where the variable is not set. It takes three minutes
-of one core, most of them for two small networks that are trained for this file alone: they get
+CIFAR-10 is read from that folder, or fetched where the variable is not set, which takes its own
+time. The rest takes about three minutes of one core like those of the README's tables, more on a
+busy machine, most of them for two small networks that are trained for this file alone: they get
 seven of ten images right, so what they show is how an audit reads, not how well a method does.
-Trained once, they are found again the next time; without `QUICK` it is the networks of the table
-in the README.
+Trained once, they are found again the next time. With `experiment=cifar10_cpu` and
+`metrics.reference=train` alone in `QUICK`, they are the ResNets of the table in the README, which
+train for about ten minutes each.
 """
 
 # %% What is needed
