@@ -67,7 +67,7 @@ print(f"forgotten in {1000 * metrics['unlearned/time/unlearn_s']:.2f} ms")
 
 # %% Accuracies: are cats gone, and what did it cost?
 def show(title: str, key: str, found: Mapping[str, float | None]) -> None:
-    """Print one figure of the three networks, in per cent."""
+    """Print one metric of the three networks, in per cent."""
     values = (found.get(f"{phase}/{key}") for phase in PHASES)
     columns = (f"{'–':>10s}" if value is None else f"{100 * value:8.1f} %" for value in values)
     print(f"{title:36s}", *columns)
@@ -97,7 +97,7 @@ show("  what the classifier reads", "probe/k50", metrics)
 # %% The rival that any method has to beat: cut the output of the class off, and nothing else
 rival = open_request(open_("forget=cat", "method=mask_logit"))
 masked = unlearn(rival)
-print("\nThe same figures if the cat's logit is masked and nothing is forgotten at all")
+print("\nThe same metrics if the cat's logit is masked and nothing is forgotten at all")
 show("accuracy on new cats", "acc/forget_test", masked)
 show("accuracy on the nine other classes", "acc/retain_test", masked)
 show("probe on what the classifier reads", "probe/k50", masked)
