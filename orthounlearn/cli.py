@@ -158,6 +158,11 @@ def _summarise(folder: Path, metrics: dict[str, float | None]) -> None:
         ]
         if columns:
             _say(f"{title:34s} {', '.join(columns)}")
+    from orthounlearn.files import read_json
+
+    verdict = read_json(folder / "audit.json")["verdict"]
+    _say(f"{'verdict':34s} {verdict['headline']}: {verdict['title']}")
+    _say(f"Why: {folder / 'certificate.md'}")
     _say(f"All figures: {folder / 'metrics.json'}")
 
 

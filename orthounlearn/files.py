@@ -64,7 +64,10 @@ def make_folder(path: Path) -> None:
         UsageError: There is no space or no permission, or a file is in the way.
     """
     with explained(path):
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # a file system without folders of one's own
+            raise UsageError(f"Cannot make the folder {path}: {_ELSEWHERE}.") from error
 
 
 @contextmanager

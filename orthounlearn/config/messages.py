@@ -1,5 +1,6 @@
 """What the command line says of input that Hydra or OmegaConf refuses."""
 
+import re
 from collections.abc import Mapping
 
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -18,6 +19,9 @@ _SLIPS = {
     ),
 }
 """How the errors begin that Hydra and OmegaConf have no class for -> what the user can do."""
+
+
+_NO_CHOICE = re.compile(r"Could not override '([^']*)'\.\s*No match in the defaults list")
 
 
 def is_slip(error: BaseException) -> bool:
@@ -40,6 +44,11 @@ def explain(error: BaseException) -> str:
     for start, advice in _SLIPS.items():
         if str(error).startswith(start):
             return advice
+    if unknown := _NO_CHOICE.search(str(error)):
+        return (
+            f"Expected choices that this job has, but it has none called {unknown[1]}. "
+            "`orthounlearn JOB --help` shows a job's options, and `orthounlearn --help` the jobs."
+        )
     if "Could not override" in str(error):
         for cause in causes:
             if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):

@@ -140,6 +140,7 @@ class Config:
     seed: int = 0
     checkpoint: str | None = None
     original: str | None = None
+    retrained: list[str] = field(default_factory=list)
     group: str | None = None
 
 

@@ -27,6 +27,7 @@ class BatchLoader:
         shuffle: Draw a new order each epoch.
         seed: Of the order.
         drop_last: Leave an incomplete last batch out.
+        what: What the images are, for messages.
 
     Raises:
         UsageError: There is no image, or fewer than a whole batch where only those count.
@@ -41,12 +42,14 @@ class BatchLoader:
         shuffle: bool = False,
         seed: int = 0,
         drop_last: bool = False,
+        what: str = "images",
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"Expected a batch size of at least 1, but got {batch_size}.")
         needed = batch_size if drop_last else 1
         if len(indices) < needed:
-            raise UsageError(f"Expected at least {needed} images, but there are {len(indices)}.")
+            least = f"{needed}, a whole batch" if drop_last else "1"
+            raise UsageError(f"Expected {what}, at least {least}, but got {len(indices)}.")
         self._part = part
         self._indices = indices
         self._batch_size = batch_size

@@ -59,7 +59,8 @@ def load_network(net: nn.Module, path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UsageError(f"Expected a checkpoint file, but there is no {path}.")
+        found = "is a folder" if path.is_dir() else "is not there"
+        raise UsageError(f"Expected a checkpoint file, but {path} {found}.")
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
@@ -80,6 +81,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _reason(error: Exception) -> str:
     """Return what a reader says, unless it means nothing but that the file is another kind."""
+    if "Weights only load failed" in str(error):
+        return (
+            "it holds Python objects beside tensors, as torch.save(net) writes them, and reading "
+            "those could execute code. Save net.state_dict() instead of the network."
+        )
     told = isinstance(error, SafetensorError | pickle.UnpicklingError | RuntimeError | OSError)
     line = next(iter(str(error).splitlines()), "") if told else ""
     return f"{line.rstrip('.')}." if line else "it is no file of torch.save."

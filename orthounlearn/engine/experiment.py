@@ -3,6 +3,7 @@
 import functools
 import json
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -15,13 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from torch import nn
 
-from orthounlearn.config.build import accepted, build, locate, validate_targets
+from orthounlearn.config.build import (
+    accepted,
+    build,
+    config_dirs,
+    locate,
+    validate_targets,
+)
 from orthounlearn.config.checks import validate_values
 from orthounlearn.data.augment import BatchTransform
 from orthounlearn.data.images import ImageData
@@ -141,7 +149,9 @@ class Experiment:
     def loader(self, splits: Splits, *names: str, **options: Any) -> BatchLoader:  # noqa: ANN401
         """Return the uint8 batches of one split, or of several of one official part together."""
         part = self.data.train if names[0].endswith(("_train", "_val")) else self.data.test
-        return BatchLoader(part, np.concatenate([splits[name] for name in names]), **options)
+        what = f"images of {' and '.join(names)}"
+        indices = np.concatenate([splits[name] for name in names])
+        return BatchLoader(part, indices, what=what, **options)
 
     def example(self) -> torch.Tensor:
         """Return two images of zeros (2, C, H, W) on the device."""
@@ -297,8 +307,17 @@ def environment(experiment: Experiment) -> dict[str, Any]:
         else platform.processor(),
         "threads": torch.get_num_threads(),
         "git": _git_commit(),
-        "command": " ".join(["orthounlearn", *sys.argv[1:]]),
+        "command": _command(),
     }
+
+
+def _command() -> str:
+    """Return what does this job again, by itself: of a multirun's job not the whole multirun."""
+    if not HydraConfig.initialized():  # called from Python
+        return shlex.join(sys.argv)
+    hydra = HydraConfig.get()
+    words = [str(hydra.job.config_name), *config_dirs(), *map(str, hydra.overrides.task)]
+    return shlex.join(["orthounlearn", *words])
 
 
 def _version(package: str) -> str:

@@ -20,6 +20,7 @@ def identity_of(request: Request) -> dict[str, Any]:
         "key": request.key,
         "audit": AUDIT_VERSION,
         "origin": request.origin,
+        "original": _original(request),
         "network": network_kind(request),
         "settings": settings_kind(request),
         "data_fingerprint": experiment.data.fingerprint,
@@ -74,6 +75,14 @@ def settings_kind(request: Request) -> str:
     for unrelated in ("name", "inverse"):  # where an inverse is saved to changes no weight
         options.pop(unrelated, None)
     return digest(options)[:_SHOWN]
+
+
+def _original(request: Request) -> str | None:
+    """Return the key or hash of the network before the request; None if nobody said which."""
+    config = request.experiment.config
+    if config["method"]:
+        return request.origin
+    return file_digest(Path(config["original"])) if config["original"] else None
 
 
 def _trials(method: Mapping[str, Any] | None) -> int | None:

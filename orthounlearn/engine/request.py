@@ -6,13 +6,14 @@ from pathlib import Path
 
 from orthounlearn.config.build import settings
 from orthounlearn.data.splits import Splits, resolve_sequence
+from orthounlearn.engine.audit.predict import audited
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.own_code import sources
 from orthounlearn.engine.store import short_name, stored_model
 from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, file_digest
 from orthounlearn.metrics.shadow import check_count
-from orthounlearn.metrics.suite import PROBES
+from orthounlearn.metrics.suite import AUDITED, PROBES
 
 AUDIT_VERSION = 6
 """Raise it when the audit or the engine changes what is reported: runs are then done again."""
@@ -78,8 +79,10 @@ class Request:
             "steps": self.steps,
             "original": config["original"] and file_digest(Path(config["original"])),
         }
+        if config["retrained"]:
+            determines["retrained"] = [file_digest(Path(path)) for path in config["retrained"]]
         if config["checkpoint"]:  # a training key has these; the hash of a file has not
-            determines |= self.experiment.handling
+            determines |= {**self.experiment.handling, **self.experiment.trained_on}
         if own := sources([config["method"], config["checkpoint"] and config["model"]]):
             determines["sources"] = own
         return digest(determines)
@@ -139,28 +142,55 @@ def open_request(experiment: Experiment) -> Request:
             "Expected metrics.shadows=0 with after=: shadows forget one request alone, but got "
             f"{config['metrics']['shadows']}."
         )
-    for option in ("checkpoint", "original"):
-        if config[option] and not Path(config[option]).is_file():
-            raise UsageError(
-                f"Expected {option} to be a file, but there is no "
-                f"{Path(config[option]).absolute()}."
-            )
-    if config["original"] and config["method"]:
-        raise UsageError(
-            "Expected original= in the job evaluate alone: a request starts from the stored "
-            "original, or from checkpoint=FILE."
-        )
+    for option, paths in (
+        *((name, [config[name]]) for name in ("checkpoint", "original") if config[name]),
+        ("retrained", config["retrained"]),
+    ):
+        for path in map(Path, paths):
+            if not path.is_file():
+                found = "is a folder" if path.is_dir() else "is not there"
+                raise UsageError(f"Expected {option} to be a file, but {path.absolute()} {found}.")
+    if config["method"]:
+        for option in ("original", "retrained"):
+            if config[option]:
+                raise UsageError(
+                    f"Expected {option}= in the job evaluate alone: a request starts from the "
+                    "stored original, or from checkpoint=FILE, and is compared with networks that "
+                    "are retrained as that was."
+                )
     if config["checkpoint"]:
         origin = file_digest(Path(config["checkpoint"]))
     else:
         origin = stored_model(experiment, seed=config["seed"]).key
     splits = experiment.splits([label for step in steps for label in step])
+    _check_images(experiment, splits)
     return Request(experiment, splits, origin, steps, _reference_seeds(experiment, splits.forget))
+
+
+_LACKING = {
+    "retain_val": "probes are fitted on them: data.val_fraction=0.1 holds a tenth out",
+    "forget_probe": "a class needs two test images: one half fits the probes, the other is judged",
+    "forget_test": "a class needs two test images: one half fits the probes, the other is judged",
+}
+
+
+def _check_images(experiment: Experiment, splits: Splits) -> None:
+    """Refuse a request that cannot be audited, before anything is written."""
+    for name in AUDITED:
+        if len(audited(experiment, splits, name)):
+            continue
+        limit = experiment.config["metrics"]["max_images"]
+        why = _LACKING.get(name, "the data set has none there")
+        if len(splits[name]):
+            why = f"metrics.max_images={limit} leaves none of {len(splits[name])}"
+        raise UsageError(f"Expected images of {name} to audit with, but there are none: {why}.")
 
 
 def _reference_seeds(experiment: Experiment, forget: tuple[int, ...]) -> tuple[int, ...]:
     """Return the seeds of the retrained networks to compare with, the request's own first."""
     config = experiment.config
+    if config["retrained"]:  # these instead
+        return ()
     wanted = config["metrics"]["reference"]
     seeds = dict.fromkeys([config["seed"], *config["metrics"]["reference_seeds"]])
     return tuple(

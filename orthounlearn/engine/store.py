@@ -11,6 +11,7 @@ from orthounlearn.engine.checkpoints import load_network
 from orthounlearn.engine.dry_run import check_training
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.fit import Fit, fit, fit_on_several_devices
+from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, make_folder, read_json
 
 _LONGEST = 200  # bytes of a name
@@ -44,9 +45,18 @@ class StoredModel:
         return float(read_json(self.folder / "metrics.json")["time/train_s"])
 
     def load(self, experiment: Experiment) -> nn.Module:
-        """Return the network, on the device, in eval mode."""
+        """Return the network, on the device, in eval mode.
+
+        Raises:
+            UsageError: Its file is damaged.
+        """
         net = experiment.new_net(0)
-        load_network(net, self.checkpoint)
+        try:
+            load_network(net, self.checkpoint)
+        except UsageError as error:
+            raise UsageError(
+                f"{error} It is a stored network: delete {self.folder}, and it is trained again."
+            ) from error
         return net.to(experiment.device).eval()
 
 

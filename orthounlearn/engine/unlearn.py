@@ -101,9 +101,17 @@ def evaluate(request: Request) -> dict[str, float | None]:
     if request.is_done:
         return _metrics(request)
     check_network(experiment)
+    make_folder(request.folder.parent)
+    with FileLock(request.folder.with_name(request.folder.name + ".lock")):
+        return _metrics(request) if request.is_done else _evaluate(request)
+
+
+def _evaluate(request: Request) -> dict[str, float | None]:
+    experiment = request.experiment
     net = experiment.new_net(experiment.config["seed"])
-    if experiment.config["original"]:  # read again in the audit: damaged, it costs no run directory
-        load_network(net, Path(experiment.config["original"]))
+    config = experiment.config
+    for path in filter(None, (config["original"], *config["retrained"])):
+        load_network(net, Path(path))  # read again in the audit: damaged, it costs no run directory
     load_network(net, Path(experiment.config["checkpoint"]))
     start_run(request)
     with reporting(request.folder / "status.json", _what(request)):
@@ -111,8 +119,10 @@ def evaluate(request: Request) -> dict[str, float | None]:
 
 
 def _metrics(request: Request) -> dict[str, float | None]:
-    """Return the metrics of a complete run."""
+    """Return the metrics of a complete run; issue its certificate if that is what it lacks."""
     _log.info("Already done: %s", request.folder)
+    if not (request.folder / "audit.json").exists():  # interrupted between the two
+        write_certificate(request.folder, command=environment(request.experiment)["command"])
     return read_json(request.folder / "metrics.json")  # type: ignore[no-any-return]
 
 

@@ -70,6 +70,7 @@ CATALOG = (
     Figure("probe/k*", "Probe recall", "%", "retrained", "share of forgotten test images that a fresh linear classifier on the features finds again, fitted on k held-out images per class; all: on as many as the audit reads, classes weighted alike"),
     Figure("probe/depth", "Probe recall, all blocks", "%", "retrained", "mean of the probe recalls of the blocks"),
     Figure("depth/index", "Depth index", "", "zero", "Σ_b (u_b − r_b) / Σ_b (o_b − r_b) over the blocks' probe recalls: 0 as after retraining, 1 nothing removed"),
+    Figure("depth/shots", "Block, shots", "", "info", "k of the blocks' probes: 50, or 10 where a class has fewer images"),
     Figure("depth/*", "Block", "%", "retrained", "as probe recall, on the pooled output of one block; k = 50, or 10 where a class has fewer images"),
     Figure("depth_k*/*", "Block, other k", "%", "retrained", "the same with the k that the key names; all: on as many images as the audit reads"),
     Figure("cka/original/forget/*", "CKA to original, forgotten, block", "", "info", "linear CKA (arXiv 1905.00414, unbiased) of a block's pooled output to the original's, on unseen images of the forgotten classes: 1 is alike up to rotation and scale"),

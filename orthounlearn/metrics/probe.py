@@ -85,10 +85,9 @@ def linear_probe(
         shots: Images per class to fit on; None takes all, each class with the same weight.
         seed: Of the draws.
     """
-    counts = np.unique(fit.labels_N, return_counts=True)[1]
-    if shots is not None and counts.min() < shots:
-        return Probed(np.full(len(forgotten.labels_N), np.nan), ())
     forget = np.unique(forgotten.labels_N)
+    if not _enough(fit, forget, shots):
+        return Probed(np.full(len(forgotten.labels_N), np.nan), ())
     found, scores = [], []
     for draw in range(_DRAWS if shots else 1):
         chosen = (
@@ -117,10 +116,10 @@ def prototype_recall(fit: Features, forgotten: Features, *, shots: int, seed: in
     """Return which forgotten images are nearest to the mean of their own class (1 or 0).
 
     Distance is Euclidean between features scaled to length 1; nothing is trained. nan if a class
-    has fewer than `shots` images to fit on.
+    has fewer than `shots` images to fit on, or a forgotten one none.
     """
-    labels, counts = np.unique(fit.labels_N, return_counts=True)
-    if counts.min() < shots:
+    labels = np.unique(fit.labels_N)
+    if not _enough(fit, np.unique(forgotten.labels_N), shots):
         return np.full(len(forgotten.labels_N), np.nan)
     chosen = _draw(fit.labels_N, shots, np.random.default_rng(seed))
     values, own = _unit(fit.values_NC[chosen]), fit.labels_N[chosen]
@@ -142,6 +141,12 @@ def probe_index(unlearned: float, original: float, retrained: float) -> float:
     """
     away = original - retrained
     return (unlearned - retrained) / away if abs(away) >= 0.02 else float("nan")
+
+
+def _enough(fit: Features, forget: Ints, shots: int | None) -> bool:
+    """Return whether each class, and each forgotten one among them, has images to fit on."""
+    labels, counts = np.unique(fit.labels_N, return_counts=True)
+    return bool(np.isin(forget, labels).all() and counts.min() >= (shots or 1))
 
 
 def _draw(labels_N: Ints, shots: int, rng: np.random.Generator) -> Ints:

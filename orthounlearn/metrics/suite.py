@@ -35,6 +35,9 @@ PROBES = {**{f"k{shots}": shots for shots in probe.SHOTS}, "kall": None}
 DEPTH = "probe/depth"
 """The mean recall of the blocks' probes."""
 
+SHOTS_OF_BLOCKS = "depth/shots"
+"""Images per class that these were fitted on."""
+
 _FITTED = ("forget_probe", "retain_val")  # what probes are fitted on
 _ASKED = ("forget_test", "retain_test")  # and asked about
 
@@ -167,6 +170,14 @@ def _joined(outputs: Outputs, splits: Sequence[str], layer: str) -> probe.Featur
         np.concatenate([outputs.features[split][layer] for split in splits]),
         np.concatenate([outputs.labels[split] for split in splits]),
     )
+
+
+def block_shots(outputs: Outputs) -> dict[str, float]:
+    """Return how many images of each class the blocks' probes are fitted on; {} without blocks."""
+    layers = [layer for layer in outputs.features.get(_ASKED[0], {}) if layer != CLASSIFIER]
+    if not layers:
+        return {}
+    return {SHOTS_OF_BLOCKS: float(probe.most_shots(_joined(outputs, _FITTED, layers[0])))}
 
 
 def against_both(
@@ -322,14 +333,16 @@ def worst_case_privacy(outputs: Outputs, retrained: Sequence[Outputs]) -> dict[s
 def neighbour_samples(
     networks: Sequence[Outputs], retrained: Sequence[Outputs]
 ) -> list[dict[str, Sample]]:
-    """Return the neighbour-class attack on each network; {} each for several forgotten classes.
+    """Return the neighbour-class attack on each network.
+
+    {} each for several forgotten classes, and where no third class is left to compare with.
 
     Args:
         networks: What to attack.
         retrained: One or more; they say which class is the nearest.
     """
     forget = np.unique(retrained[0].labels["forget_test"])
-    if len(forget) != 1:
+    if len(forget) != 1 or retrained[0].logits["forget_test"].shape[1] < 3:
         return [{} for _ in networks]
     label = int(forget[0])
     nearest = neighbour.nearest_class([one.logits["forget_test"] for one in retrained], label)

@@ -64,6 +64,7 @@ from orthounlearn.metrics.check import (
     has,
 )
 from orthounlearn.metrics.probe import probe_index
+from orthounlearn.metrics.suite import SHOTS_OF_BLOCKS
 
 FLAGS = ("utility_fail", "head_only", "under_unlearned", "over_unlearned")
 """The worst first: of a damaged network the other figures mean little."""
@@ -124,6 +125,8 @@ PROBE_RESOLUTION = 0.20
 
 _Z = 1.96  # of a two-sided 95 % interval
 
+_DERIVED = ("_gap", "_gap_low", "_gap_high")  # ends of keys that are made of another figure
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -152,6 +155,7 @@ def judge(
     retrained: Sequence[Figures],
     *,
     images: Mapping[str, int],
+    itself: bool = False,
 ) -> Verdict:
     """Return the verdict of an audit by the table at the top of this module.
 
@@ -162,8 +166,9 @@ def judge(
         retrained: Figures of networks trained without the forgotten classes, one for each seed;
             empty if there is none.
         images: Number of audited images of `forget_train`, `forget_test` and `retain_test`.
+        itself: Whether the one retrained network is the audited one, so that all is alike.
     """
-    return _Case(unlearned, original, retrained, images).verdict()
+    return _Case(unlearned, original, retrained, images, itself).verdict()
 
 
 @dataclass(frozen=True)
@@ -172,11 +177,12 @@ class _Case:
     original: Figures | None
     retrained: Sequence[Figures]
     images: Mapping[str, int]
+    itself: bool
 
     def verdict(self) -> Verdict:
         accuracies = [self._forgotten("forget_train"), self._forgotten("forget_test")]
         retained, membership, probe = self._retained(), self._membership(), self._probe()
-        shots = 50 if has(self.unlearned, "probe/k50") else 10
+        shots = self._shots()
         depth = self._further(DEPTH, DEPTH_TOLERANCE[shots])
         every = self._further(EVERY, PROBE_TOLERANCE[shots])
         relearned = self._relearned()
@@ -218,6 +224,9 @@ class _Case:
                 unknown += deeper
             raised["head_only"] += sentence
             unsettled["head_only"] += [] if sentence else unknown
+        if self.itself:
+            for reasons in unsettled.values():
+                reasons.append(words.ITSELF)
         flags = tuple(sorted(flag for flag in FLAGS if raised[flag]))
         not_given = {
             flag: tuple(dict.fromkeys(unsettled[flag]))
@@ -265,6 +274,13 @@ class _Case:
             if reference is not None and has(self.unlearned, key):
                 return self._probed(key, reference, least)
         return "No probe with the same number of images was fitted on the retrained networks."
+
+    def _shots(self) -> int:
+        """Return on how many images of each class the blocks' probes were fitted."""
+        if has(self.unlearned, SHOTS_OF_BLOCKS):
+            return int(self.unlearned[SHOTS_OF_BLOCKS])
+        # An older audit does not say; the classifier's probe was fitted on the same images.
+        return 50 if has(self.unlearned, "probe/k50") else 10
 
     def _further(self, key: str, least: float) -> Check | None:
         """Return the check of another probe; None where it was not fitted on all networks."""
@@ -317,8 +333,8 @@ class _Case:
         return min(checks, key=lambda check: check.high + check.tolerance, default=None)
 
     def _classes(self) -> list[str]:
-        derived = ("_gap", "_gap_low", "_gap_high")
-        return [k for k in self.unlearned if k.startswith(CLASS) and not k.endswith(derived)]
+        derived = {f"{key}{end}" for key in self.unlearned for end in _DERIVED}
+        return [k for k in self.unlearned if k.startswith(CLASS) and k not in derived]
 
     def _check(self, key: str, reference: float, least: float, of: Figures | None = None) -> Check:
         """Compare a figure of the network, or of another, with a reference."""

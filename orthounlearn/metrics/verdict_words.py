@@ -10,6 +10,11 @@ NO_REFERENCE = (
     "others with the original's."
 )
 
+ITSELF = (
+    "The only retrained network to compare with is this very network: it needs one of another seed "
+    "(metrics.reference_seeds)."
+)
+
 WEAK_ATTACK = (
     "The membership attack does not find the images in the original either, so that it "
     "finds none here says little."

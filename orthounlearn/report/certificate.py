@@ -53,6 +53,18 @@ NO_SHADOWS = (
 )
 """Caution of an audit with metrics.shadows of a network that no method of ours has made."""
 
+ELSEWHERE = (
+    "The network was unlearned elsewhere. Probes and attacks take images of retain_val and of "
+    "the test part for such that it was not trained on, and those of forget_train for such that it "
+    "was; whether that is so, the file does not say."
+)
+
+OTHER_RECIPE = (
+    "The retrained networks were trained by the recipe of this configuration. If the audited one "
+    "was trained otherwise, that is a difference too; retrained=[FILE,…] compares with your own."
+)
+"""Cautions of an audit of a file."""
+
 _SOURCES = ("config.yaml", "env.json", "metrics.json", "run.json", "splits.npz")
 _OPTIONAL = ("outputs.npz", "retrained.json")
 _ENVIRONMENT = ("versions", "python", "platform", "device", "git", "command")
@@ -97,7 +109,7 @@ def write_certificate(folder: Path, *, command: str) -> Verdict:
     All three are written, or none. Of the run directory are read config.yaml, env.json,
     metrics.json, run.json and splits.npz; retrained.json, a list of `{seed, key, figures}` of
     retrained networks, takes the place of the one in metrics.json; run.json may have `model_sha256`
-    (the audited file's), `data_fingerprint` and `origin` (the original's key or hash).
+    (the audited file's), `data_fingerprint` and `original` (that one's key or hash).
 
     Args:
         folder: The run directory.
@@ -134,12 +146,23 @@ def write_certificate(folder: Path, *, command: str) -> Verdict:
 
 
 def _judge(audited: _Audited) -> Verdict:
-    """Return the verdict, with a note of the attacks that were asked for and not made."""
-    verdict = judge(audited.unlearned, audited.original, audited.retrained, images=audited.images)
+    """Return the verdict, with notes of what an audit of somebody else's network cannot know."""
+    verdict = judge(
+        audited.unlearned,
+        audited.original,
+        audited.retrained,
+        images=audited.images,
+        itself=any(entry["itself"] for entry in audited.references),
+    )
+    notes = []
     asked = audited.config["metrics"].get("shadows", 0)
-    if not asked or "shadows/count" in audited.unlearned:
-        return verdict
-    return replace(verdict, cautions=(*verdict.cautions, NO_SHADOWS))
+    if asked and "shadows/count" not in audited.unlearned:
+        notes.append(NO_SHADOWS)
+    if not audited.config["method"]:
+        notes.append(ELSEWHERE)
+        if any(entry["seed"] is not None for entry in audited.references):
+            notes.append(OTHER_RECIPE)
+    return replace(verdict, cautions=(*verdict.cautions, *notes))
 
 
 def _read(folder: Path) -> _Audited:
@@ -160,7 +183,10 @@ def _read(folder: Path) -> _Audited:
         unlearned=_phase(metrics, "unlearned/"),
         original=_phase(metrics, "original/") or None,
         retrained=[_phase(entry["figures"]) for entry in references],
-        references=[{"seed": entry["seed"], "key": entry["key"]} for entry in references],
+        references=[
+            {"seed": entry["seed"], "key": entry["key"], "itself": entry.get("itself", False)}
+            for entry in references
+        ],
         files={
             name: file_digest(folder / name)
             for name in (*_SOURCES, *_OPTIONAL)
@@ -229,7 +255,7 @@ def _record(
                 if key not in ("name", "_target_", "search", "gate", "tuned")
             },
             "key": identity.get("key"),
-            "origin": identity.get("origin"),
+            "original": identity.get("original"),
         },
         "verdict": {
             **asdict(verdict),

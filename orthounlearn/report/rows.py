@@ -10,6 +10,9 @@ from scipy.stats import t
 
 from orthounlearn.report.collect import Run, plain_name
 
+_OF_THE_POOL = ("lira/", "rmia/", "ulira/", "shadows/")
+"""Beginnings of the keys of shadow attacks."""
+
 _FIRST = ("original", "retrain", "mask_logit", "soft_prune", "class_transport")
 
 
@@ -93,13 +96,24 @@ def _cells(runs: Sequence[Run]) -> dict[str, Cell]:
     keys = sorted({key for run in runs for key in run.metrics})
     cells = {}
     for key in keys:
-        values = [run.metrics[key] for run in runs if key in run.metrics]
+        values = _values(key, runs)
         targets = [run.retrained[key] for run in runs if key in run.retrained]
         low, high = interval(values)
         cells[key] = Cell(
             fmean(values), low, high, len(values), fmean(targets) if targets else None
         )
     return cells
+
+
+def _values(key: str, runs: Sequence[Run]) -> list[float]:
+    """Return the values of a figure that are independent draws.
+
+    One pool of shadows attacks the requests of all seeds: their figures are the same number again.
+    """
+    having = [run for run in runs if key in run.metrics]
+    if key.startswith(_OF_THE_POOL):
+        having = list({(run.after, run.forget): run for run in reversed(having)}.values())
+    return [run.metrics[key] for run in having]
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float | None, float | None]:

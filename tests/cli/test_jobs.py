@@ -1,6 +1,7 @@
 """Jobs from the command line, end to end on digits."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,8 @@ def test_unlearn_prints_before_after_and_where(call: Callable, tmp_path: Path):
     assert "forgotten class, test accuracy" in result.out
     path = Path(result.out.split("All figures: ")[1].strip())
     metrics = json.loads(path.read_text())
+    verdict = json.loads((path.parent / "audit.json").read_text())["verdict"]["headline"]
+    assert f"{verdict}: " in result.out
     assert path.is_relative_to(tmp_path / "runs" / "digits")
     assert metrics["unlearned/time/unlearn_s"] < metrics["unlearned/time/prep_s"]
     csv = next(path.parent.glob("metrics.csv")).read_text()
@@ -47,6 +50,23 @@ def test_cells_that_a_sweep_has_planned_are_composed_once(
     result = call("train", "-m", "seed=0,1,2")
     assert result.code == 0, result.err
     assert len(composed) == (3 if planned else 6)
+
+
+def test_the_recorded_command_repeats_the_run(call: Callable, tmp_path: Path):
+    """Of one job of a multirun that job alone: it finds its own run, and makes no other."""
+    options = ("metrics.reference=none", "method.rate=0.2", *FAST)
+    assert call("unlearn", "-m", "forget=3,[3,4]", *options).code == 0
+    folders = [path.parent for path in tmp_path.rglob("env.json") if "forget-" in str(path)]
+    assert len(folders) == 2
+    for folder in folders:
+        command = json.loads((folder / "env.json").read_text())["command"]
+        program, *words = shlex.split(command)
+        assert (program, words[0]) == ("orthounlearn", "unlearn")
+        again = call(*words)
+        assert again.code == 0, again.err
+        assert str(folder) in again.out
+        assert json.loads((folder / "audit.json").read_text())["command"] == command
+    assert len(list(tmp_path.rglob("metrics.json"))) == 2 + 1  # and the original's
 
 
 def test_train_then_report_and_evaluate(call: Callable, tmp_path: Path):

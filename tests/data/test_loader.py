@@ -65,9 +65,9 @@ def test_ranks_share_the_images_evenly(part: ImageSet, world: int, monkeypatch: 
 
 
 def test_empty_and_too_small_sets_are_refused(part: ImageSet):
-    with pytest.raises(UsageError, match="at least 1 images"):
+    with pytest.raises(UsageError, match="Expected images, at least 1, but got 0"):
         BatchLoader(part, np.array([], dtype=np.int64), batch_size=2)
-    with pytest.raises(UsageError, match="at least 4 images"):
+    with pytest.raises(UsageError, match="at least 4, a whole batch, but got 3"):
         BatchLoader(part, np.arange(3), batch_size=4, drop_last=True)
     with pytest.raises(UsageError, match="batch size"):
         BatchLoader(part, np.arange(3), batch_size=0)

@@ -113,6 +113,15 @@ def test_too_few_images_are_undefined():
     assert np.isnan(prototype_recall(fit, part, shots=4)).all()
 
 
+def test_a_forgotten_class_without_images_to_fit_on_is_undefined():
+    """Nothing is fitted that could name it, which is not the same as that nothing is found."""
+    fit = Features(np.repeat(np.eye(2), 20, axis=0), np.repeat([1, 2], 20))
+    asked = Features(np.eye(2), np.array([0, 1]))
+    for shots in (10, None):
+        assert np.isnan(linear_probe(fit, asked, asked, shots=shots).recall)
+    assert np.isnan(prototype_recall(fit, asked, shots=10)).all()
+
+
 def test_prototypes_by_hand():
     fit = Features(np.array([[1.0, 0], [0, 1], [2, 0], [0, 3]]), np.array([0, 1, 0, 1]))
     asked = Features(np.array([[5.0, 1], [1, 5], [1, 0.5], [3, 0]]), np.zeros(4, int))

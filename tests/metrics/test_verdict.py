@@ -295,6 +295,30 @@ def test_the_depth_is_trusted_less_where_blocks_were_probed_with_few_images():
     assert {c.key: c for c in few.checks}["probe/depth"].tolerance == pytest.approx(0.15)
 
 
+def test_the_depth_of_a_network_whose_classifier_has_no_probe_is_trusted_by_its_own_shots():
+    """A mask around the logits hides what the classifier reads; the blocks are there to be read."""
+    few = {k: v for k, v in (RETRAINED | DEEP).items() if not k.startswith("probe/k")}
+    for shots, tolerance in ((50.0, 0.05), (10.0, 0.15)):
+        found = judge(
+            few | {"depth/shots": shots}, DEEP_ORIGINAL, [RETRAINED | DEEP], images=IMAGES
+        )
+        assert check_of(found, "probe/depth").tolerance == pytest.approx(tolerance)
+
+
+def test_a_network_beside_itself_is_not_ok():
+    alone = judge(RETRAINED, ORIGINAL, [RETRAINED], images=IMAGES, itself=True)
+    assert (alone.headline, set(alone.not_given)) == ("incomplete", set(FLAGS))
+    masked = judge(MASKED, ORIGINAL, [RETRAINED], images=IMAGES, itself=True)
+    assert masked.headline == "head_only"
+
+
+def test_a_class_may_be_called_a_gap():
+    name = "acc/retain_test_per_class/wage_gap"
+    ruined = {name: 0.1, f"{name}_gap": -0.8}
+    found = judged(base=RETRAINED, retrained=(RETRAINED | {name: 0.9},), **ruined)
+    assert "wage_gap" in found.reasons["utility_fail"][0]
+
+
 def test_a_probe_of_all_images_finds_what_few_shots_do_not_and_is_never_too_low():
     found = deep(probe__kall=0.83)
     assert found.flags == ("under_unlearned",)

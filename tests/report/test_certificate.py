@@ -143,7 +143,7 @@ def test_the_verdict_is_that_of_the_figures_and_is_written_with_its_reasons(tmp_
 
 
 def test_audit_json_holds_everything_that_the_verdict_rests_on(tmp_path: Path):
-    folder = write_run(tmp_path / "run", names={"origin": "o" * 64, "data_fingerprint": "d" * 64})
+    folder = write_run(tmp_path / "run", names={"original": "o" * 64, "data_fingerprint": "d" * 64})
     audit = certify(folder)
     assert audit.keys() == {
         "format", "issued", "command", "subject", "verdict", "figures", "references", "images",
@@ -155,7 +155,7 @@ def test_audit_json_holds_everything_that_the_verdict_rests_on(tmp_path: Path):
     assert audit["subject"] == {
         "data": "cifar10", "model": "resnet18_thin", "regularizer": "so", "seed": 7,
         "method": "mask_logit", "forget": ["cat"], "after": [], "settings": {"rate": 0.3},
-        "key": "k" * 64, "origin": "o" * 64,
+        "key": "k" * 64, "original": "o" * 64,
     }  # fmt: skip
     assert audit["images"]["counts"]["forget_test"] == 500
     assert audit["images"]["splits_hash"] == Splits.load(folder / "splits.npz").hash
@@ -166,7 +166,10 @@ def test_audit_json_holds_everything_that_the_verdict_rests_on(tmp_path: Path):
     }  # fmt: skip
     for name in ("config.yaml", "env.json", "metrics.json", "run.json", "splits.npz"):
         assert audit["files"][name] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    assert audit["references"] == {"original": True, "retrained": [{"seed": 7, "key": None}]}
+    assert audit["references"] == {
+        "original": True,
+        "retrained": [{"seed": 7, "key": None, "itself": False}],
+    }
     assert audit["figures"].keys() == MASKED.keys()
     assert audit["figures"][PROBE]["unit"] == "%"
     probe = audit["figures"][PROBE]
@@ -213,7 +216,9 @@ def test_several_retrained_networks_come_from_their_own_file(tmp_path: Path):
         ],
     )
     audit = certify(folder)
-    assert audit["references"]["retrained"] == [{"seed": s, "key": f"key{s}"} for s in (0, 1)]
+    assert audit["references"]["retrained"] == [
+        {"seed": seed, "key": f"key{seed}", "itself": False} for seed in (0, 1)
+    ]
     spread = np.std(accuracies, ddof=1)
     assert audit["figures"]["acc/retain_test"]["retrained"] == pytest.approx(0.89)
     assert audit["figures"]["acc/retain_test"]["retrained_sd"] == pytest.approx(spread)

@@ -61,6 +61,18 @@ def test_mean_and_interval_over_classes_and_seeds(tmp_path: Path):
     assert interval([0.5]) == (None, None)
 
 
+def test_one_pool_of_shadows_is_one_draw_however_many_seeds_it_serves(tmp_path: Path):
+    for forget, value in (("cat", 0.6), ("dog", 0.5)):
+        for seed in (0, 1, 2):
+            values = {"lira__auc": value, "acc__retain_test": value + seed / 10}
+            write_run(tmp_path, "soft_prune", seed=seed, forget=forget, **values)
+    found = rows(tmp_path)["so", "soft_prune"]
+    cell = found["lira/auc"]
+    assert (cell.mean, cell.n) == (pytest.approx(0.55), 2)
+    assert (cell.low, cell.high) == interval([0.6, 0.5])
+    assert found["acc/retain_test"].n == 6
+
+
 def test_target_is_the_mean_of_the_retrained_model_in_the_same_group(tmp_path: Path):
     for seed, value in ((0, 0.8), (1, 0.9)):
         write_run(

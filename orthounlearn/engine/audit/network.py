@@ -21,16 +21,19 @@ from orthounlearn.engine.audit.predict import cached_outputs, predict
 from orthounlearn.engine.audit.relearn import cached_relearn, relearn
 from orthounlearn.engine.audit.shadows import shadow_audit
 from orthounlearn.engine.checkpoints import load_network
+from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.request import Request
 from orthounlearn.engine.store import StoredModel, ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed
 from orthounlearn.errors import DivergedError, UsageError
+from orthounlearn.files import file_digest
 from orthounlearn.metrics.relearn import Accuracies, ain, area_ratio
 from orthounlearn.metrics.sample import Sample, gap_intervals, values
 from orthounlearn.metrics.suite import (
     Outputs,
     against_both,
     against_original,
+    block_shots,
     composites,
     distance_samples,
     floors,
@@ -59,6 +62,7 @@ class Measured:
         key: Of its training; likewise.
         seconds: Of its training; likewise.
         net: The network, where a figure is yet to be measured on it.
+        itself: Whether it is the audited network, for want of another reference.
     """
 
     outputs: Outputs
@@ -68,12 +72,13 @@ class Measured:
     key: str | None = None
     seconds: float | None = None
     net: nn.Module | None = None
+    itself: bool = False
 
     @property
     def record(self) -> dict[str, Any]:
         """Return what a certificate cites; undefined figures are left out."""
         finite = {key: value for key, value in self.figures.items() if isfinite(value)}
-        return {"seed": self.seed, "key": self.key, "figures": finite}
+        return {"seed": self.seed, "key": self.key, "figures": finite, "itself": self.itself}
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
         metrics |= {f"retrained_floor/{key}": value for key, value in among.items()}
         if original is not None:
             figures |= against_both(figures, original.figures, theirs)
-    figures |= _similarities(outputs, original, retrained)
+    figures |= _similarities(outputs, original, retrained) | block_shots(outputs)
     if timed is not None:
         figures |= {"time/prep_s": timed.prepare_s, "time/unlearn_s": timed.unlearn_s}
         figures |= _against_retraining(timed, retrained)
@@ -206,9 +211,7 @@ def _original(request: Request, *, elsewhere: bool) -> Measured | None:
     experiment, config = request.experiment, request.experiment.config
     given = config["original"] if elsewhere else config["checkpoint"]
     if given:
-        net = experiment.new_net(0)
-        load_network(net, Path(given))
-        net = net.to(experiment.device)
+        net = _loaded(experiment, given)
         outputs = predict(experiment, net, request.splits)
         reference = replace(_measured(request, outputs), net=net)
         _relearn(request, reference, net, original=reference)
@@ -225,11 +228,22 @@ def _original(request: Request, *, elsewhere: bool) -> Measured | None:
 def _retrained(request: Request, net: nn.Module, original: Measured | None) -> list[Measured]:
     """Return the retrained networks, of the request's own seed first; [] if there is none.
 
-    A retrained network is compared with the others, if there are any: beside itself it would look
-    better than any two trainings are.
+    Those of somebody else, if files are given, take the place of stored ones.
+
+    A retrained network is compared with the others, if there are any: beside itself it looks better
+    than any two trainings are, and can have no verdict.
     """
     experiment, settings = request.experiment, request.experiment.config["metrics"]
     found, others = [], []
+    for path in experiment.config["retrained"]:
+        theirs = _loaded(experiment, path)
+        outputs = predict(experiment, theirs, request.splits)
+        reference = _measured(request, outputs, key=file_digest(Path(path)))
+        if original is not None:
+            _relearn(request, reference, theirs, original=original)
+        found.append(reference)
+        if not _same_weights(net, theirs):
+            others.append(reference)
     for seed in request.reference_seeds:
         stored = ensure_trained(experiment, without=request.splits.forget, seed=seed)
         theirs = stored.load(experiment)
@@ -244,7 +258,14 @@ def _retrained(request: Request, net: nn.Module, original: Measured | None) -> l
             "No retrained model is stored, so nothing is compared with it "
             "(metrics.reference=train trains one)."
         )
-    return others or found
+    return others or [replace(reference, itself=True) for reference in found]
+
+
+def _loaded(experiment: Experiment, path: str) -> nn.Module:
+    """Return the network of a user's file."""
+    net = experiment.new_net(0)
+    load_network(net, Path(path))
+    return net.to(experiment.device)
 
 
 def _same_weights(one: nn.Module, other: nn.Module) -> bool:
@@ -258,7 +279,7 @@ def _same_weights(one: nn.Module, other: nn.Module) -> bool:
 def _stored(request: Request, stored: StoredModel, net: nn.Module, *, seed: int) -> Measured:
     """Measure a stored network; once for each request, whatever the method."""
     try:
-        outputs = cached_outputs(request.experiment, net, request.splits, stored.folder)
+        outputs = cached_outputs(request.experiment, lambda: net, request.splits, stored.folder)
     except DivergedError as error:  # of a reference, not of what is audited
         raise UsageError(f"{stored.folder}: {error}") from error
     settings = request.experiment.config["metrics"]
@@ -375,5 +396,6 @@ def _verdict(
         original.figures if original else None,
         [reference.figures for reference in retrained],
         images={name: len(request.splits[name]) for name in SPLIT_NAMES},
+        itself=any(reference.itself for reference in retrained),
     )
     return {f"verdict/{headline}": float(headline == verdict.headline) for headline in TITLES}

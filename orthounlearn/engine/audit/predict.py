@@ -3,7 +3,7 @@
 import logging
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -24,6 +24,9 @@ from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers
 
 _log = logging.getLogger(__name__)
 
+DAMAGES = (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error)
+"""What NumPy raises for an .npz file that is not whole."""
+
 
 def predict(
     experiment: Experiment, net: nn.Module, splits: Splits, names: Sequence[str] = AUDITED
@@ -37,7 +40,7 @@ def predict(
         names: Which splits. Features are kept of those that probes read.
 
     Raises:
-        DivergedError: The network puts out nan.
+        DivergedError: The network puts out nan, or what cannot be a logit.
     """
     logits, labels, features = {}, {}, {}
     reader = FeatureReader(net, experiment.example())
@@ -47,15 +50,36 @@ def predict(
                 batches = []
                 for images, target in _loader(experiment, splits, name):
                     batches.append((_logits(experiment, net, images), read(), target.numpy()))
-            logits[name] = np.concatenate([part for part, _, _ in batches])
-            if np.isnan(logits[name]).any():
-                raise DivergedError(
-                    f"Expected logits, but the network puts out nan on {name}: its training or "
-                    "unlearning diverged, or its checkpoint is damaged. Nothing can be audited."
-                )
+            logits[name] = _finite(np.concatenate([part for part, _, _ in batches]), name)
             labels[name] = np.concatenate([part for _, _, part in batches])
             features[name] = concatenate([part for _, part, _ in batches])
     return Outputs(logits, labels, {name: found for name, found in features.items() if found})
+
+
+def _finite(logits_NK: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """Return logits in which −∞, a masked output, is a number that is as good as that.
+
+    Attacks subtract and standardise logits, and refuse what is infinite. Masking is the cheapest
+    way of hiding a class, and has to be audited, not refused.
+
+    Raises:
+        DivergedError: There is nan or +∞ among them, or a row without any number.
+    """
+    masked = np.isneginf(logits_NK)
+    usable = (masked | np.isfinite(logits_NK)).all() and not masked.all(axis=1).any()
+    if not usable:
+        what = "nan" if np.isnan(logits_NK).any() else "infinity"
+        raise DivergedError(
+            f"Expected logits, but the network puts out {what} on {name}: its training or "
+            "unlearning diverged, or its checkpoint is damaged. Nothing can be audited."
+        )
+    if not masked.any():
+        return logits_NK
+    return np.where(masked, logits_NK[~masked].min() - _MASK, logits_NK)
+
+
+_MASK = np.float32(100)
+"""A logit that is so far below the others has probability 0 in single precision."""
 
 
 @torch.inference_mode()
@@ -83,20 +107,32 @@ def _loader(experiment: Experiment, splits: Splits, name: str) -> BatchLoader:
 
 def cached_outputs(
     experiment: Experiment,
-    net: nn.Module,
+    make: Callable[[], nn.Module],
     splits: Splits,
     folder: Path,
     names: Sequence[str] = AUDITED,
+    *,
+    after: Sequence[Any] = (),
 ) -> Outputs:
-    """Return the outputs of a stored network; computed once per request and then read."""
+    """Return the outputs of a stored network; computed once per request and then read.
+
+    Args:
+        experiment: Data, device and precision.
+        make: Returns the network; called if its outputs are not stored.
+        splits: Of the request.
+        folder: Of the stored network.
+        names: Which splits.
+        after: What was done to the stored network, of a network that is made of it.
+    """
     limit = experiment.config["metrics"]["max_images"]
-    path = folder / f"outputs-{digest([splits.hash, list(names), limit, _FORMAT])[:12]}.npz"
+    of_what = [splits.hash, list(names), limit, _FORMAT, *after]
+    path = folder / f"outputs-{digest(of_what)[:12]}.npz"
     if path.exists():
         try:
             return load_outputs(path)
         except UsageError as error:
             _log.warning("%s They are computed again.", error)
-    outputs = predict(experiment, net, splits, names)
+    outputs = predict(experiment, make(), splits, names)
     save_outputs(outputs, path, splits)
     return outputs
 
@@ -135,6 +171,6 @@ def load_outputs(path: Path) -> Outputs:
                 elif kind == "features":
                     name, _, layer = rest.partition("/")
                     features[name][layer] = stored[key]
-    except (OSError, EOFError, ValueError, BadZipFile, zlib.error) as error:
+    except DAMAGES as error:
         raise UsageError(f"The outputs in {path} are damaged ({error}).") from error
     return Outputs(logits, labels, dict(features))

@@ -13,7 +13,7 @@ from torch import nn
 
 from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Indices, Splits, subsample
-from orthounlearn.engine.audit.predict import predict
+from orthounlearn.engine.audit.predict import DAMAGES, predict
 from orthounlearn.engine.context import ONE_DEVICE
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.store import StoredModel
@@ -180,8 +180,11 @@ def cached_relearn(
     """
     path = stored.folder / f"relearn-{digest([splits.hash, dict(settings)])[:12]}.npz"
     if path.exists():
-        with np.load(path) as arrays:
-            return Relearned.of(dict(arrays), original)
+        try:
+            with path.open("rb") as file, np.load(file) as arrays:
+                return Relearned.of(dict(arrays), original)
+        except DAMAGES as error:
+            _log.warning("%s is damaged (%s). It is computed again.", path, error)
     net = stored.load(experiment)
     found = relearn(experiment, net, splits, settings, original=original)
     with writing(path) as temporary:

@@ -8,16 +8,19 @@ of this recipe with half of the images, not the one checkpoint of the request.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from lightning import seed_everything
 from torch import nn
 
-from orthounlearn.config.build import build
+from orthounlearn.config.build import build, settings
 from orthounlearn.data.splits import Splits
-from orthounlearn.engine.audit.predict import audited, cached_outputs, predict
+from orthounlearn.engine.audit.predict import audited, cached_outputs
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
+from orthounlearn.engine.own_code import sources
+from orthounlearn.engine.request import AUDIT_VERSION
 from orthounlearn.engine.store import StoredModel, ensure_trained, stored_model
 from orthounlearn.engine.timing import run_once
 from orthounlearn.errors import UsageError
@@ -143,24 +146,34 @@ def _check_design(
 
 
 def _cached(experiment: Experiment, splits: Splits, stored: StoredModel) -> Outputs:
-    net = stored.load(experiment)
-    return cached_outputs(experiment, net, splits, stored.folder, _SPLITS)
+    return cached_outputs(
+        experiment, partial(stored.load, experiment), splits, stored.folder, _SPLITS
+    )
 
 
 def _unlearned(experiment: Experiment, splits: Splits, stored: StoredModel, k: int) -> Outputs:
-    """Let a shadow forget its own half of the classes, and ask it about all of the images."""
-    method = build(experiment.config["method"], UnlearningMethod)
-    seed_everything(k, workers=True, verbose=False)
-    context = RequestContext(
-        experiment,
-        method,
-        splits=experiment.splits(splits.forget, shadow=k),
-        seed=k,
-        kept_folder=stored.folder,
-        shadow=k,
-    )
-    net: nn.Module = run_once(method, stored.load(experiment), context)
-    return predict(experiment, net, splits, _SPLITS)
+    """Let a shadow forget its own half of the classes, and ask it about all of the images.
+
+    What it says is kept: the pool has seeds of its own, and serves the requests of every seed.
+    """
+    node = experiment.config["method"]
+
+    def forget() -> nn.Module:
+        method = build(node, UnlearningMethod)
+        seed_everything(k, workers=True, verbose=False)
+        context = RequestContext(
+            experiment,
+            method,
+            splits=experiment.splits(splits.forget, shadow=k),
+            seed=k,
+            kept_folder=stored.folder,
+            shadow=k,
+        )
+        net: nn.Module = run_once(method, stored.load(experiment), context)
+        return net
+
+    by = [AUDIT_VERSION, settings(node), sources([node])]
+    return cached_outputs(experiment, forget, splits, stored.folder, _SPLITS, after=by)
 
 
 def _retrained(experiment: Experiment, splits: Splits, count: int) -> list[Outputs]:

@@ -92,9 +92,10 @@ def test_a_retrained_network_is_compared_with_the_other_ones(full, open_shared):
     assert metrics["unlearned/js/forget"] == pytest.approx(of_mask["retrained/js/forget"])
     both = (metrics["unlearned/acc/retain_test"], metrics["retrained/acc/retain_test"])
     assert np.mean(both) == pytest.approx(of_mask["retrained/acc/retain_test"])
-    # Without others it is its own reference.
+    # Without others it is its own reference, which is no comparison.
     alone = unlearn(open_request(open_shared(*options)))
     assert alone["unlearned/js/forget"] == 0
+    assert alone["unlearned/verdict/incomplete"] == 1
 
 
 def test_a_mask_does_not_stop_probes_and_shadows(full):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from orthounlearn.data.splits import Splits
+from orthounlearn.engine.audit import shadows
 from orthounlearn.engine.audit.shadows import Family, attack, attack_figures, shadow_audit
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.request import open_request
@@ -112,6 +113,19 @@ def test_retrained_shadows_give_the_negative_control(job):
         low, high = (known[f"{attack_on}auc_gap_{end}"] for end in ("low", "high"))
         assert low < gap < high
     assert known["ulira/efficacy_auc"] > 0.9
+
+
+def test_the_requests_of_other_seeds_are_attacked_with_the_same_answers(
+    job, monkeypatch: pytest.MonkeyPatch
+):
+    first = job("zero_row")
+    before = shadow_audit(first, first.splits(FORGET))
+    monkeypatch.setattr(shadows, "run_once", None)  # nothing is unlearned again
+    second = job("zero_row", "seed=1")
+    np.testing.assert_equal(shadow_audit(second, second.splits(FORGET)), before)
+    other = job("soft_prune", "method.rate=0.4")
+    with pytest.raises(TypeError, match="not callable"):
+        shadow_audit(other, other.splits(FORGET))
 
 
 def test_a_pool_says_how_large_it_is(job):
