@@ -48,6 +48,7 @@ CATALOG = (
     Figure("mia/pop_*/adv", "MIA advantage", "", "retrained", "2·|AUC − ½|"),
     Figure("mia/pop_*/tpr@fpr*", "MIA TPR", "%", "retrained", "true-positive rate at a low false-positive rate; empty if unresolved"),
     Figure("mia/pop_*/bacc", "MIA bal. acc", "%", "retrained", "balanced accuracy of a threshold chosen on another half"),
+    Figure("mia/retained_margin/auc", "MIA AUC retained", "", "retrained", "P(margin of a retained training image > of an unseen one of its class), mean over classes: the risk of those who stay"),
     Figure("mia/neighbour/auc", "Neighbour AUC", "", "retrained", "P(log-odds of the nearest retained class among the others: forgotten > its own test images); nearest by the retrained model"),
     Figure("privacy/worst", "Worst-case privacy", "", "high", "e^−ε, ε = max |log P_u(E) / P_r(E)| over events E that a score of a forgotten image is above or below a threshold, in this and in the retrained network; 95 % lower bound of ε on images that did not choose E: 1 as after retraining"),
     Figure("lira/auc", "LiRA AUC", "", "retrained", "pooled-variance LiRA on margins over leave-one-out shadows (arXiv 2112.03570); on unlearned shadows U-LiRA, members against non-members of the same class"),

@@ -38,9 +38,9 @@ def salun_efficacy(
 
     Definition of SalUn and l1-sparse: SVC(C=3, rbf, gamma="auto") on one feature, members D_r
     against test images, value = 1 − mean(predict(D_f)). Papers quote `confidence`.
-    Deviations: sides of equal size (the public imbalance of 4 to 1 makes the attacker constant),
-    drawn at random from all classes; values in one of 512 bins are fitted as their mean, with their
-    number as weight.
+    Deviations: their fifth feature, all probabilities at once, is left out; sides of equal size
+    (the public imbalance of 4 to 1 makes the attacker constant), drawn at random from all classes;
+    values in one of 512 bins are fitted as their mean, with their number as weight.
 
     Args:
         retain_train: Logits and labels of members.
@@ -52,6 +52,7 @@ def salun_efficacy(
         "correctness": scores.correctness,
         "confidence": lambda z, y: np.exp(scores.confidence(z, y)),
         "entropy": lambda z, y: -scores.entropy(z, y),
+        "m_entropy": lambda z, y: -scores.modified_entropy(z, y),
     }
     return {
         f"salun_{name}": 1.0

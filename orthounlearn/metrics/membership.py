@@ -70,6 +70,32 @@ def population_attacks(
     return attacks
 
 
+def retained_attack(
+    members: tuple[NDArray[np.floating], Ints], others: tuple[NDArray[np.floating], Ints]
+) -> Ranking:
+    """Return the attack on those who stay, by margin: does a request expose retained members?
+
+    Each class is attacked on its own, as a forgotten one is, and the values are averaged.
+
+    Args:
+        members: Logits (N, K) and labels (N,) of retained training images.
+        others: Likewise of retained test images.
+    """
+    sides = [
+        (split, scores.margin(*part), part[1])
+        for split, part in (("retain_train", members), ("retain_test", others))
+    ]
+    pairs = []
+    for label in np.intersect1d(members[1], others[1]):
+        rows = [np.flatnonzero(labels_N == label) for _, _, labels_N in sides]
+        one, other = (
+            Part(split, margin_N[own], own, len(margin_N))
+            for (split, margin_N, _), own in zip(sides, rows, strict=True)
+        )
+        pairs.append((one, other))
+    return Ranking(tuple(pairs))
+
+
 def _balanced(pairs: Sequence[tuple[Part, Part]], seed: int) -> Mean:
     """Return the balanced accuracy: the mean over classes, halves and sides."""
     parts: list[Part] = []

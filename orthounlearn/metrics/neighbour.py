@@ -10,30 +10,34 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
-from orthounlearn.metrics.scores import Floats
+from orthounlearn.metrics.scores import Floats, Ints
 
 
-def nearest_class(logits: Sequence[NDArray[np.floating]], label: int) -> int:
-    """Return the class other than `label` with the largest mean probability.
+def nearest_class(logits: Sequence[NDArray[np.floating]], forget: Sequence[int] | Ints) -> int:
+    """Return the retained class with the largest mean probability.
 
     Args:
-        logits: Of each retrained network on images of the forgotten class, (N, K).
-        label: The forgotten class.
+        logits: Of each retrained network on images of one forgotten class, (N, K).
+        forget: All forgotten classes.
     """
     each = [np.exp(log_softmax(one.astype(np.float64), axis=1)).mean(0) for one in logits]
     means_K = np.mean(each, axis=0)
-    means_K[label] = -1.0
+    means_K[np.asarray(forget)] = -1.0
     return int(means_K.argmax())
 
 
-def neighbour_score(logits_NK: NDArray[np.floating], *, label: int, neighbour: int) -> Floats:
-    """Return log p_nn − log Σ_{j ≠ c, nn} p_j, for which the forgotten class c plays no part.
+def neighbour_score(
+    logits_NK: NDArray[np.floating], *, forget: Sequence[int] | Ints, neighbour: int
+) -> Floats:
+    """Return log p_nn − log Σ p_j over the other retained classes j ≠ nn.
+
+    Forgotten classes play no part.
 
     Args:
         logits_NK: Of the attacked network.
-        label: The forgotten class c.
+        forget: The forgotten classes.
         neighbour: nn, from `nearest_class`.
     """
     wide = logits_NK.astype(np.float64)
-    others = np.delete(wide, [label, neighbour], axis=1)
+    others = np.delete(wide, [*forget, neighbour], axis=1)
     return np.asarray(wide[:, neighbour] - logsumexp(others, axis=1))

@@ -109,6 +109,7 @@ def samples(
     )
     found |= {f"mia/{key}": attack for key, attack in attacks.items()}
     parts = outputs["retain_train"], outputs["retain_test"], outputs["forget_train"]
+    found["mia/retained_margin/"] = membership.retained_attack(*parts[:2])
     for key, called_N in compat.salun_efficacy(*parts, seed=seed).items():
         found[f"compat/{key}"] = _mean("forget_train", called_N)
     golatkar_N = compat.golatkar_mia(*parts, seed=seed)
@@ -333,28 +334,36 @@ def worst_case_privacy(outputs: Outputs, retrained: Sequence[Outputs]) -> dict[s
 def neighbour_samples(
     networks: Sequence[Outputs], retrained: Sequence[Outputs]
 ) -> list[dict[str, Sample]]:
-    """Return the neighbour-class attack on each network.
+    """Return the neighbour-class attack on each network; several forgotten classes count alike.
 
-    {} each for several forgotten classes, and where no third class is left to compare with.
+    {} each where no two retained classes are left to compare.
 
     Args:
         networks: What to attack.
         retrained: One or more; they say which class is the nearest.
     """
     forget = np.unique(retrained[0].labels["forget_test"])
-    if len(forget) != 1 or retrained[0].logits["forget_test"].shape[1] < 3:
+    if retrained[0].logits["forget_test"].shape[1] - len(forget) < 2:
         return [{} for _ in networks]
-    label = int(forget[0])
-    nearest = neighbour.nearest_class([one.logits["forget_test"] for one in retrained], label)
+    nearest = {}
+    for label in forget:
+        own_N = retrained[0].labels["forget_test"] == label
+        said = [one.logits["forget_test"][own_N] for one in retrained]
+        nearest[label] = neighbour.nearest_class(said, forget)
 
     def attacked(one: Outputs) -> dict[str, Sample]:
-        labels_N = one.labels["retain_test"]
-        rows = np.flatnonzero(labels_N == nearest)
-        forgotten_N, own_N = (
-            neighbour.neighbour_score(logits, label=label, neighbour=nearest)
-            for logits in (one.logits["forget_test"], one.logits["retain_test"][rows])
-        )
-        own = Part("retain_test", own_N, rows, len(labels_N))
-        return {"mia/neighbour/": Ranking(((Part.whole("forget_test", forgotten_N), own),))}
+        def part(split: str, label: int, neighbour_class: int) -> Part:
+            labels_N = one.labels[split]
+            rows = np.flatnonzero(labels_N == label)
+            score_N = neighbour.neighbour_score(
+                one.logits[split][rows], forget=forget, neighbour=neighbour_class
+            )
+            return Part(split, score_N, rows, len(labels_N))
+
+        pairs = [
+            (part("forget_test", label, near), part("retain_test", near, near))
+            for label, near in nearest.items()
+        ]
+        return {"mia/neighbour/": Ranking(tuple(pairs))}
 
     return [attacked(one) for one in networks]

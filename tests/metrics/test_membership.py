@@ -124,6 +124,21 @@ def test_figures_of_other_codebases_point_as_they_do(gain: float, efficacy: floa
     assert compat.golatkar_mia(members, others, asked).mean() == pytest.approx(golatkar, abs=0.1)
 
 
+def test_the_risk_of_those_who_stay_is_the_mean_over_their_classes():
+    """One class is memorised and the other is not; a third has no unseen images."""
+    margins = {0: ([5.0, 6, 7], [1.0, 2]), 1: ([3.0, 3], [3.0, 3]), 2: ([9.0], [])}
+
+    def side(which: int) -> tuple[np.ndarray, np.ndarray]:
+        pairs = [(m, label) for label, sides in margins.items() for m in sides[which]]
+        z = np.full((len(pairs), 3), -50.0)
+        labels = np.array([label for _, label in pairs])
+        z[np.arange(len(pairs)), labels] = [m - 50 for m, _ in pairs]
+        return z, labels
+
+    found = values({"retained/": membership.retained_attack(side(0), side(1))})
+    assert found["retained/auc"] == pytest.approx((1.0 + 0.5) / 2)
+
+
 def test_figures_of_other_codebases_need_images():
     empty = np.empty((0, 5), np.float32), np.empty(0, np.int64)
     assert not len(compat.golatkar_mia(logits(9, 1), logits(9, 1), empty))
@@ -145,6 +160,7 @@ def test_binned_attacker_is_the_one_on_single_images(seed: int):
     for name, feature in (
         ("confidence", lambda z, y: np.exp(scores.confidence(z, y))),
         ("entropy", lambda z, y: -scores.entropy(z, y)),
+        ("m_entropy", lambda z, y: -scores.modified_entropy(z, y)),
         ("correctness", scores.correctness),
     ):
         sides = np.concatenate([feature(*members), feature(*others)])[:, None]

@@ -241,7 +241,10 @@ def attack(family: Family, members: dict[str, Bools]) -> dict[str, Scores]:
 
     def by_lira(phi_KN: Floats, member_KN: Bools) -> Floats:
         def one(rows: Ints, target: int) -> Floats:
-            return lira.pooled(phi_KN[target], *lira.fit_both(phi_KN[rows], member_KN[rows]))
+            inside, outside = lira.fit_both(phi_KN[rows], member_KN[rows])
+            fewest = min(inside.count_N.min(), outside.count_N.min())
+            score = lira.online if fewest >= lira.OWN_DEVIATION_FROM else lira.pooled
+            return score(phi_KN[target], inside, outside)
 
         return shadow.leave_one_out(member_KN, one)
 

@@ -227,3 +227,30 @@ def test_several_forgotten_classes_are_attacked_apart():
     assert both["rmia/auc"] == pytest.approx(np.mean([one["rmia/auc"] for one in each]))
     assert each[0]["rmia/auc"] > 0.8
     assert each[1]["rmia/auc"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_large_pool_gives_each_image_its_own_deviation():
+    """Half of the images have a wide spread; pooled, it would drown what the others give away."""
+    rng = np.random.default_rng(0)
+    count, images = 80, 60
+    member_KN = balanced_membership(images, count, seed=0)
+    spread_N = np.where(np.arange(images) < images // 2, 0.1, 10.0)
+    phi_KN = member_KN * 0.3 + rng.normal(size=(count, images)) * spread_N
+    family = Family(
+        labels_N=np.zeros(images, int), forget_KN=phi_KN, rest_KN=phi_KN, retain_KM=phi_KN,
+        confidence_KN=-np.exp(-phi_KN), population_labels_Z=np.zeros(5, int),
+        population_KZ=-np.exp(-rng.normal(size=(count, 5))),
+    )  # fmt: skip
+    members = {"forget_train": member_KN, "retain_train": member_KN}
+    large = attack_figures(attack(family, members))["lira/auc"]
+
+    def cut(values_K: np.ndarray) -> np.ndarray:
+        return values_K[:8]
+
+    rows = {"forget_train": cut(member_KN), "retain_train": cut(member_KN)}
+    fields = {
+        name: cut(value) if name.endswith(("_KN", "_KM", "_KZ")) else value
+        for name, value in vars(family).items()
+    }
+    small = attack_figures(attack(Family(**fields), rows))["lira/auc"]
+    assert large > small + 0.05
