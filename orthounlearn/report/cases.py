@@ -16,6 +16,9 @@ from orthounlearn.report.style import Look
 
 ORIGINAL, RETRAIN = "original", "retrain"
 
+_KEPT = {ORIGINAL: "original", RETRAIN: "retrained"}
+"""Method -> its name in the references of another run."""
+
 _COMPARED = re.compile(r"_(gap(_low|_high)?|floor)$")
 
 Answers = tuple[NDArray[np.float32], Ints]
@@ -60,8 +63,8 @@ class Case:
 
     @property
     def methods(self) -> list[str]:
-        """Return the methods, references first."""
-        return list(self.runs)
+        """Return the methods, references first; these also where other runs alone tell of them."""
+        return list(dict.fromkeys([ORIGINAL, RETRAIN, *self.runs]))
 
     @property
     def rivals(self) -> list[str]:
@@ -100,14 +103,21 @@ class Case:
         return sorted(key for key in keys if not _COMPARED.search(key))
 
     def answers(self, method: str, split: str) -> list[Answers]:
-        """Return logits and labels of a method's runs on a split, one for each seed."""
-        found = [_answers(run, split) for run in self.runs.get(method, [])]
+        """Return logits and labels of a method's runs on a split, one for each seed.
+
+        What a run has kept of its references stands in where these have no run of their own.
+        """
+        seeds = dict.fromkeys(run.seed for run in sorted(self._all(), key=lambda run: run.seed))
+        found = [self.answers_of_seed(method, split, seed) for seed in seeds]
         return [answers for answers in found if answers is not None]
 
     def answers_of_seed(self, method: str, split: str, seed: int) -> Answers | None:
-        """Return those of one seed; None if that has no run or no file."""
-        runs = [run for run in self.runs.get(method, []) if run.seed == seed]
-        return _answers(runs[0], split) if runs else None
+        """Return those of one seed; None if no file has them."""
+        if method in self.runs:
+            runs = [run for run in self.runs[method] if run.seed == seed]
+            return _answers(runs[0], split) if runs else None
+        told = (_reference(run, method, split) for run in self._all() if run.seed == seed)
+        return next((answers for answers in told if answers is not None), None)
 
     def arrays(self, method: str, name: str) -> list[dict[str, NDArray[np.floating]]]:
         """Return the arrays of a file in each of a method's run directories that has it."""
@@ -132,6 +142,19 @@ def _answers(run: Run, split: str) -> Answers | None:
         if f"logits/{split}" not in stored:
             return None
         return stored[f"logits/{split}"], stored[f"labels/{split}"]
+
+
+def _reference(run: Run, method: str, split: str) -> Answers | None:
+    """Return what a run has kept of its original or retrained network."""
+    path = run.folder / "references.npz"
+    if method not in _KEPT or not path.exists():
+        return None
+    own = _answers(run, split)
+    with np.load(path) as stored:
+        key = f"{_KEPT[method]}/logits/{split}"
+        if own is None or key not in stored:
+            return None
+        return stored[key].astype(np.float32), own[1]
 
 
 def make_cases(runs: Sequence[Run], looks: dict[str, Look]) -> list[Case]:
