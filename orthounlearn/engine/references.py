@@ -1,4 +1,4 @@
-"""What the original and a retrained network said, kept with a run: it may be read without theirs."""
+"""What the original and a retrained network said, kept with a run that may be read alone."""
 
 from collections.abc import Mapping
 from pathlib import Path

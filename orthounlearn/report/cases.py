@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import fmean
 
 import numpy as np
@@ -15,6 +16,17 @@ from orthounlearn.report.rows import group_title, method_rank
 from orthounlearn.report.style import Look
 
 ORIGINAL, RETRAIN = "original", "retrain"
+
+MOST = 12
+"""Methods that one figure of curves can show at first."""
+
+FEW = (
+    f"Of more than {MOST} methods only the references, ours, and those that the verdict and then "
+    "the average gap to retraining place first are drawn."
+)
+"""What a caption says of that."""
+
+_OURS = ("class_transport", "soft_prune")
 
 _KEPT = {ORIGINAL: "original", RETRAIN: "retrained"}
 """Method -> its name in the references of another run."""
@@ -70,9 +82,31 @@ class Case:
     def rivals(self) -> list[str]:
         """Return the methods without the references; ours first of what a menu shows."""
         return sorted(
-            (method for method in self.runs if method not in (ORIGINAL, RETRAIN)),
-            key=lambda method: plain_name(method) != "soft_prune",
+            (method for method in self.runs if method not in (ORIGINAL, RETRAIN)), key=_our_place
         )
+
+    @property
+    def prominent(self) -> list[str]:
+        """Return the methods of a figure that has room for a few, in the order of `methods`.
+
+        References and ours, then those that the verdict and the gap to retraining place first.
+        """
+        verdict, gap = self.values("verdict/ok"), self.values("avg_gap")
+        others = sorted(
+            self.rivals,
+            key=lambda method: (
+                _our_place(method),
+                -verdict.get(method, 0.0),
+                gap.get(method, inf),
+            ),
+        )
+        chosen = {ORIGINAL, RETRAIN, *others[: MOST - 2]}
+        return [method for method in self.methods if method in chosen]
+
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """Return the names of all classes that are forgotten after this request."""
+        return (*sum(self.after, ()), *self.forget)
 
     def classes(self, count: int) -> list[str]:
         """Return the names of all `count` classes; their numbers where no run has stored names."""
@@ -170,6 +204,11 @@ def make_cases(runs: Sequence[Run], looks: dict[str, Look]) -> list[Case]:
         first = members[0]
         cases.append(Case(*first.group, first.after, first.forget, dict(methods), looks))
     return sorted(cases, key=lambda case: case.title)
+
+
+def _our_place(method: str) -> int:
+    name = plain_name(method)
+    return _OURS.index(name) if name in _OURS else len(_OURS)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -50,12 +50,19 @@ def plates(runs: Sequence[Run], rows: Sequence[Row]) -> Iterator[Plate]:
         for detail in details():
             drawing = detail.draw(case)
             if drawing is not None:
-                caption = f"{detail.title}, {case.title}. {detail.caption}"
+                caption = f"{detail.title}, {case.title}{_chosen(drawing)}. {detail.caption}"
                 yield Plate(f"{case.slug}/{detail.name}", caption, _still(drawing))
 
 
+def _chosen(drawing: go.Figure) -> str:
+    """Return what a caption says of the method that a menu would change."""
+    menus = [menu for menu in drawing.layout.updatemenus if menu.type == "dropdown"]
+    return "".join(f", {menu.buttons[0].label}" for menu in menus)
+
+
 def _still(drawing: go.Figure) -> go.Figure:
-    """Return a figure for paper: nothing on it can be pressed."""
+    """Return a figure for paper: nothing on it can be pressed, and nothing waits for that."""
+    drawing.data = [trace for trace in drawing.data if trace.visible != "legendonly"]
     drawing.layout.updatemenus = ()
     drawing.layout.sliders = ()
     drawing.update_layout(template=template(dark=False), width=WIDTH)

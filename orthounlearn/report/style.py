@@ -28,9 +28,13 @@ _FIXED = {
     "retrain": (GREEN, "star"),
     "mask_logit": (BLUE, "square"),
     "soft_prune": (VERMILION, "diamond"),
+    "soft_prune_literal": (VERMILION, "diamond-open"),
+    "class_transport": (ORANGE, "triangle-up"),
 }
-_COLOURS = (ORANGE, SKY, PURPLE, BLUE, VERMILION, GREEN)
-_SYMBOLS = ("triangle-up", "cross", "x", "triangle-down", "pentagon", "hexagon", "bowtie")
+"""References, the trivial rival and ours look the same in every report."""
+
+_COLOURS = (SKY, PURPLE, BLUE, ORANGE, VERMILION, GREEN)
+_SYMBOLS = ("cross", "x", "triangle-down", "pentagon", "hexagon", "bowtie", "triangle-left")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
@@ -62,14 +66,14 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
     named = list(dict.fromkeys(["original", "retrain", *methods]))
     others = [method for method in named if method not in _FIXED]
     found = {
-        method: Look(colour, symbol, _DASHES[1] if symbol.endswith("-open") else _DASHES[0])
+        method: Look(colour, symbol, "longdashdot" if symbol.endswith("-open") else _DASHES[0])
         for method, (colour, symbol) in _FIXED.items()
         if method in named
     }
     for index, (method, colour) in enumerate(
         zip(others, islice(cycle(_COLOURS), len(others)), strict=True)
     ):
-        round_ = index // len(_COLOURS) + (index % len(_COLOURS) > 2)
+        round_ = index // len(_COLOURS) + (index % len(_COLOURS) > 1)
         found[method] = Look(
             colour, _SYMBOLS[index % len(_SYMBOLS)], _DASHES[round_ % len(_DASHES)]
         )

@@ -17,7 +17,7 @@ def test_every_figure_becomes_a_still_plate_with_its_caption(tmp_path: Path):
     runs = write_runs(tmp_path, models=["n"], forgets=["dog"], seeds=[0])
     found = list(plates(runs, make_rows(runs)))
     names = [plate.name for plate in found]
-    assert len(set(names)) == len(names) == 3 + 11
+    assert len(set(names)) == len(names) == 4 + 11
     for plate in found:
         assert not plate.drawing.layout.sliders
         assert not plate.drawing.layout.updatemenus
@@ -25,12 +25,15 @@ def test_every_figure_becomes_a_still_plate_with_its_caption(tmp_path: Path):
         assert "slider" not in plate.caption
         assert "menu" not in plate.caption
     assert "forget dog" in found[-1].caption
+    captions = {plate.name.rpartition("/")[2]: plate.caption for plate in found}
+    assert captions["gallery"].startswith("Images before and after, toy, n, orthogonal loss: so: ")
+    assert "forget dog, soft_prune. " in captions["gallery"]
 
 
 def test_files_are_what_their_names_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BROWSER_PATH", browser_path())
     runs = write_runs(tmp_path, models=["n"], forgets=["cat"], outputs=False)
-    monkeypatch.setattr(export, "plates", lambda *a: islice(plates(*a), 3, 5))
+    monkeypatch.setattr(export, "plates", lambda *a: islice(plates(*a), 4, 6))
     assert write_figures(tmp_path / "figures", runs, make_rows(runs)) == 2
     folder = tmp_path / "figures" / "toy_n_so_forget-cat"
     for name in ("per-class", "routing"):

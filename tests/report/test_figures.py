@@ -21,6 +21,9 @@ from orthounlearn.report.rows import Cell, Row, make_rows
 from orthounlearn.report.style import Look, looks
 from tests.report.toy_runs import CLASSES, METHODS, write_runs
 
+CORE = ("original", "retrain", "mask_logit", "soft_prune", "soft_prune_literal", "class_transport",
+        "fine_tune", "gradient_ascent")  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
@@ -205,10 +208,16 @@ def test_pictures_stand_over_what_each_network_calls_them(case: Case):
     assert "cat" not in "".join(changed["text"][0])
 
 
-def row(method: str, cost: float, utility: float) -> Row:
+def row(method: str, cost: float, utility: float, step: int = 1) -> Row:
     cells = {"cost": cost, "acc/retain_test": utility}
     return Row(
-        "d", "m", "r", method, 1, None, {k: Cell(v, None, None, 1, None) for k, v in cells.items()}
+        "d",
+        "m",
+        "r",
+        method,
+        step,
+        None,
+        {k: Cell(v, None, None, 1, None) for k, v in cells.items()},
     )
 
 
@@ -239,9 +248,38 @@ def test_the_axes_of_a_front_show_every_mark_and_no_interval_widens_them(log: bo
         assert high - low < 1.2 * (max(marks) - min(marks))
 
 
+def drawn_front(rows: list[Row]) -> go.Figure:
+    return draw_front(rows, looks(r.method for r in rows), key="cost", scale=1, title="")
+
+
+def test_later_steps_of_a_sequence_are_no_single_requests():
+    rows = [row("ours", 0.5, 0.9), row("ours", 0.0, 0.95, step=2)]
+    figure = drawn_front(rows)
+    assert [(line.name, list(line.x)) for line in figure.data] == [
+        ("front", [0.5]),
+        ("ours", [0.5]),
+    ]
+
+
+def test_a_method_that_collapsed_stands_at_the_edge_and_leaves_the_others_room():
+    good = [row(f"m{i}", i / 10, 0.9 - i / 100) for i in range(5)]
+    figure = drawn_front([*good, row("broken", -0.2, 0.1)])
+    (broken,) = (line for line in figure.data if line.name == "broken")
+    low, high = figure.layout.yaxis.range
+    assert list(broken.y) == [low]
+    assert low > 75
+    assert high < 95
+    assert broken.marker.symbol == "triangle-down"
+    assert list(broken.text) == ["10"]
+    assert "10.0 %" in broken.hovertemplate
+    assert drawn_front(good).layout.yaxis.range[0] > 85
+
+
 def test_thirty_six_methods_can_be_told_apart():
     methods = [*METHODS, *(f"rival{i}" for i in range(31))]
     found = looks(methods)
     assert len({found[method] for method in methods}) == len(methods)
     assert found == looks(list(methods))
     assert isinstance(found["rival0"], Look)
+    lines = [(look.colour, look.dash) for look in looks(CORE).values()]
+    assert len(set(lines)) == len(CORE)  # curves without marks too

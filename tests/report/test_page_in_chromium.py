@@ -10,8 +10,9 @@ from tests.report.browser import browser
 from tests.report.test_page import render
 from tests.report.toy_runs import METHODS, write_runs
 
-DRAWN = {"front-leakage", "front-time", "timings", "gallery", "per-class", "routing", "confusion",
-         "confidence", "entropy", "roc", "depth", "similarity", "relearn", "channels"}  # fmt: skip
+DRAWN = {"front-leakage", "front-membership", "front-time", "timings", "gallery", "per-class",
+         "routing", "confusion", "confidence", "entropy", "roc", "depth", "similarity", "relearn",
+         "channels"}  # fmt: skip
 
 MARKS = "path.point, path.js-line, .heatmaplayer image, .imagelayer image, .imagelayer-above image"
 """What Plotly draws of data, in every kind of figure that there is."""

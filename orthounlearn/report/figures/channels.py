@@ -15,13 +15,14 @@ from orthounlearn.report.style import BLUE, SEQUENTIAL
 _MOST_CLASSES = 24  # rows of the matrix that can be read
 _MOST_POINTS = 600  # of the scatter: more are one cloud, and make a page heavy
 _LAYER, _GAP, _LOWER, _TOP, _BOTTOM = 20, 110, 300, 80, 90  # pixels
+_NAMED = 3  # methods without channels
 _NONE = -1  # beyond the channels of a layer
 
 _STRENGTHS = [
     [0.0, "rgba(0,0,0,0)"], [0.0098, "rgba(0,0,0,0)"], [0.0099, "rgba(128,128,128,0.16)"],
-    [0.05, "#F0C9A8"], [0.5, "#D55E00"], [1.0, "#6B2F00"],
+    [0.05, "#F0C9A8"], [0.5, "#D55E00"], [1.0, "#C2187A"],
 ]  # fmt: skip
-"""From nothing there (−1) over untouched (0) to pruned (100), on light and on dark paper."""
+"""From nothing there (−1) over untouched (0) to pruned (100), seen on light and on dark paper."""
 
 
 def draw(case: Case) -> go.Figure | None:
@@ -65,11 +66,27 @@ def draw(case: Case) -> go.Figure | None:
     figure.update_yaxes(
         autorange="reversed", type="category", showgrid=False, dtick=1, row=2, col=2
     )
+    silent = [method for method in case.rivals if method not in edits]
+    if silent:
+        figure.add_annotation(
+            text=f"no record of channels: {_some(silent)}", showarrow=False, font={"size": 12},
+            x=1, xref="paper", xanchor="right", y=1, yref="paper", yanchor="bottom", yshift=26,
+        )  # fmt: skip
     figure.update_layout(
         updatemenus=[menu(buttons)], margin={"t": _TOP, "b": _BOTTOM}, showlegend=False
     )
     figure.plotly_relayout(frames[next(iter(edits))])
     return figure
+
+
+def _some(names: list[str]) -> str:
+    """Return the first names, and how many more there are.
+
+    >>> _some(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _frame(layers: int) -> dict[str, Any]:
@@ -130,7 +147,7 @@ def _overlap(arrays: dict[str, Any], case: Case) -> go.Heatmap:
     shares = overlap(_part(arrays, "alone"))
     names = case.classes(len(shares))
     if len(names) > _MOST_CLASSES:
-        ours = [label for label, name in enumerate(names) if name in case.forget]
+        ours = [label for label, name in enumerate(names) if name in case.gone]
         near = np.nan_to_num(shares[ours]).max(0)
         near[ours] = np.inf
         kept = np.sort(np.argsort(-near, kind="stable")[:_MOST_CLASSES])
@@ -169,7 +186,8 @@ FIGURE = Detail(
     "Above, each layer's channels, from the images to the classifier, by how much of each has "
     "gone. Below, the score that ranked them against that strength, and how many of its channels "
     "each class would share with each other one if it were forgotten alone: what two classes share "
-    "cannot go without harm to the other. Of one seed; of many classes those that share most.",
+    "cannot go without harm to the other. Of one seed; of many classes those that share most. "
+    "Methods that edit no whole channels have nothing to show here.",
     190,
     draw,
     "The menu chooses the method.",

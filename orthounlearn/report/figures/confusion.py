@@ -7,7 +7,7 @@ from sklearn.metrics import confusion_matrix
 from orthounlearn.metrics.scores import Floats
 from orthounlearn.report.cases import ORIGINAL, RETRAIN, Case
 from orthounlearn.report.figures.kinds import Detail
-from orthounlearn.report.figures.panels import grid, menu
+from orthounlearn.report.figures.panels import BAR, grid, menu
 from orthounlearn.report.style import SEQUENTIAL
 
 _SPLITS = ("forget_test", "retain_test")
@@ -30,6 +30,7 @@ def draw(case: Case) -> go.Figure | None:
     for method, (line, column) in zip(shown, places, strict=True):
         figure.add_heatmap(
             z=found[method], x=names, y=names, coloraxis="coloraxis", xgap=1, ygap=1,
+            text=_numbers(found[method]), texttemplate="%{text}", textfont={"size": 9},
             hovertemplate="%{y} called %{x}: %{z:.1f} %<extra></extra>", row=line, col=column,
         )  # fmt: skip
     figure.update_xaxes(title_text="predicted", type="category", showgrid=False, tickangle=-60)
@@ -41,7 +42,7 @@ def draw(case: Case) -> go.Figure | None:
             "label": method,
             "method": "update",
             "args": [
-                {"z": [found[method]]},
+                {"z": [found[method]], "text": [_numbers(found[method])]},
                 {f"annotations[{middle}].text": _after(method)},
                 [middle],
             ],
@@ -50,10 +51,15 @@ def draw(case: Case) -> go.Figure | None:
     ]
     figure.update_layout(
         coloraxis={"colorscale": SEQUENTIAL, "cmin": 0, "cmax": 100,
-                   "colorbar": {"title": {"text": "%"}, "thickness": 12}},
-        updatemenus=[menu(buttons) | {"x": 0.5, "xanchor": "center"}], height=470, margin={"t": 90},
+                   "colorbar": BAR | {"title": {"text": "%"}}},
+        updatemenus=[menu(buttons)], height=470, margin={"t": 90},
     )  # fmt: skip
     return figure
+
+
+def _numbers(table: Floats) -> list[list[str]]:
+    """Return what stands in the cells: no zeros, which would hide the few numbers that count."""
+    return [[f"{share:.0f}" if share >= 0.5 else "" for share in line] for line in table]
 
 
 def _after(method: str) -> str:
@@ -79,7 +85,7 @@ def _reduced(
     if len(names) <= _MOST:
         return found, names
     change = np.max([np.abs(t - next(iter(found.values()))).sum(1) for t in found.values()], axis=0)
-    change[[label for label, name in enumerate(names) if name in case.forget]] = np.inf
+    change[[label for label, name in enumerate(names) if name in case.gone]] = np.inf
     kept = np.sort(np.argsort(-change)[: _MOST - 1])
     others = np.setdiff1d(np.arange(len(names)), kept)
 
@@ -94,8 +100,8 @@ FIGURE = Detail(
     "confusion",
     "Confusion before, after, and after retraining",
     "Share of each true class, in %, that is given each name, on test images. What counts is that "
-    "the middle looks like retrain on the right, in all rows. Of many classes the forgotten ones "
-    "and those that change most are shown.",
+    "the middle looks like retrain, which is on the right if it was trained, in all rows. Of many "
+    "classes the forgotten ones and those that change most are shown.",
     130,
     draw,
     "The menu chooses the method in the middle.",

@@ -19,6 +19,7 @@ HINT = "The slider moves the threshold, which all methods share."
 _BINS = 96
 _SMOOTH = 1.5  # bins; the eye should see the shape, not the draw
 _STEPS = 41
+_LETTER = 7  # pixels of its width
 
 
 def draw_density(
@@ -32,7 +33,7 @@ def draw_density(
         axis: Title of the score's axis.
         limits: Its outermost ends; what lies beyond is counted in the outermost bins.
     """
-    methods = [m for m in case.methods if case.answers(m, "forget_train")]
+    methods = [m for m in case.prominent if case.answers(m, "forget_train")]
     if not methods:
         return None
     members = {m: _scores(case, m, "forget_train", score, limits) for m in methods}
@@ -63,7 +64,7 @@ def draw_density(
     figure.update_layout(
         height=150 + 62 * len(methods),
         legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"},
-        margin={"l": 140, "r": 205, "t": 40, "b": 90},
+        margin={"l": 30 + _LETTER * max(map(len, methods)), "r": 205, "t": 40, "b": 90},
     )
     return figure
 

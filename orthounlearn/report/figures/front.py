@@ -2,18 +2,27 @@
 
 from collections.abc import Sequence
 from math import log10
+from statistics import median
 
 import plotly.graph_objects as go
 
 from orthounlearn.report.cases import ORIGINAL, RETRAIN
 from orthounlearn.report.columns import heading
-from orthounlearn.report.figures.panels import by_group, grid, row_name
+from orthounlearn.report.figures.panels import by_group, grid
 from orthounlearn.report.rows import Cell, Row
 from orthounlearn.report.style import GREY, Look
 
 UTILITY = "acc/retain_test"
 
+READING = (
+    "The dotted line joins the methods that no other one beats in both. A triangle at the lower "
+    "edge is a method far below the others, with its accuracy. Of a sequence the first step."
+)
+"""What a caption says of every front."""
+
 _REFERENCES = (ORIGINAL, RETRAIN)
+_LEAST_SHOWN = 10.0  # points below the best that an axis always has room for
+_FAR = 3.0  # times the median distance to the best
 
 
 def draw_front(
@@ -27,6 +36,8 @@ def draw_front(
 ) -> go.Figure | None:
     """Return retained accuracy over one cost, a panel for each kind of original.
 
+    Later steps of a sequence are left out: they stand for more than a single request.
+
     Args:
         rows: Of the table.
         looks: Of the methods.
@@ -35,7 +46,7 @@ def draw_front(
         title: Of the cost's axis.
         log: Whether that axis is logarithmic.
     """
-    shown = [row for row in rows if key in row.metrics and UTILITY in row.metrics]
+    shown = [row for row in rows if row.step == 1 and key in row.metrics and UTILITY in row.metrics]
     if log:
         shown = [row for row in shown if row.metrics[key].mean > 0]
     if not shown:
@@ -43,7 +54,12 @@ def draw_front(
     groups = by_group(shown)
     figure, places = grid(list(groups), columns=2, row_height=330)
     named: set[str] = set()
-    for (_, members), (line, column) in zip(groups.items(), places, strict=True):
+    for members, (line, column) in zip(groups.values(), places, strict=True):
+        # By the marks: a few runs give intervals so wide that the marks would lie on a line.
+        lowest = floor([_utility(row) for row in members])
+        upwards = _around([max(_utility(row), lowest) for row in members])
+        costs = [row.metrics[key].mean * scale for row in members]
+        across = _around([log10(cost) for cost in costs] if log else costs)
         ends = sorted(
             (abs(row.metrics[key].mean) * scale, row.metrics[key].mean * scale, _utility(row))
             for row in front(members, key)
@@ -55,26 +71,42 @@ def draw_front(
         )  # fmt: skip
         named.add("front")
         for row in members:
-            look, cell, utility = looks[row.method], row.metrics[key], row.metrics[UTILITY]
+            look, cell, utility = looks[row.method], row.metrics[key], _utility(row)
+            mark = {"color": look.colour, "symbol": look.symbol, "size": 11}
+            place: dict[str, object] = {
+                "y": [utility], "mode": "markers", "error_x": _bar(cell, scale),
+                "error_y": _bar(row.metrics[UTILITY], 100), "marker": mark,
+            }  # fmt: skip
+            if utility < lowest:
+                place = {
+                    "y": [upwards[0]], "mode": "markers+text", "text": [f"{utility:.0f}"],
+                    "textposition": "top center", "cliponaxis": False,
+                    "marker": mark | {"symbol": "triangle-down"},
+                }  # fmt: skip
             figure.add_scatter(
-                x=[cell.mean * scale], y=[utility.mean * 100], mode="markers", name=row.method,
+                x=[cell.mean * scale], name=row.method,
                 legendgroup=row.method, showlegend=row.method not in named,
-                marker={"color": look.colour, "symbol": look.symbol, "size": 11},
-                error_x=_bar(cell, scale), error_y=_bar(utility, 100),
-                hovertemplate=f"<b>{row_name(row)}</b><br>{title}: %{{x:.3g}}"
-                "<br>retained: %{y:.1f} %<extra></extra>",
-                row=line, col=column,
+                hovertemplate=f"<b>{row.method}</b><br>{title}: %{{x:.3g}}"
+                f"<br>retained: {utility:.1f} %<extra></extra>",
+                row=line, col=column, **place,
             )  # fmt: skip
             named.add(row.method)
-        # By the marks: a few runs give intervals so wide that the marks would lie on a line.
-        costs = [row.metrics[key].mean * scale for row in members]
-        across = _around([log10(cost) for cost in costs] if log else costs)
-        upwards = _around([_utility(row) for row in members])
         figure.update_xaxes(title_text=title, range=across, row=line, col=column)
         figure.update_yaxes(title_text=heading(UTILITY), range=upwards, row=line, col=column)
     if log:
         figure.update_xaxes(type="log", dtick=1, exponentformat="power")
     return figure
+
+
+def floor(utilities: Sequence[float]) -> float:
+    """Return the utility below which a method would press the others together.
+
+    >>> floor([90.0, 88.0, 85.0, 87.0, 20.0])
+    80.0
+    """
+    best = max(utilities)
+    typical = median([best - utility for utility in utilities])
+    return best - max(_LEAST_SHOWN, _FAR * typical)
 
 
 def _around(values: Sequence[float]) -> list[float]:

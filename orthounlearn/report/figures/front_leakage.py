@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from orthounlearn.report.figures.front import draw_front
+from orthounlearn.report.figures.front import READING, draw_front
 from orthounlearn.report.figures.kinds import Overview
 from orthounlearn.report.rows import Row
 from orthounlearn.report.style import Look
@@ -24,9 +24,9 @@ FIGURE = Overview(
     "front-leakage",
     "Utility and what is left of the class",
     "Retained test accuracy over the probe index: 0 is as after retraining, 1 nothing removed, "
-    "below 0 more is gone than retraining takes. The best place is at the top, at 0. The dotted "
-    "line joins the methods that no other one beats in both. Bars: 95 % t-intervals over forget "
-    "classes and seeds; they may end outside of the picture.",
+    "below 0 more is gone than retraining takes. The best place is at the top, at 0. "
+    f"{READING} Bars: 95 % t-intervals over forget classes and seeds; they may end outside of the "
+    "picture.",
     10,
     draw,
 )

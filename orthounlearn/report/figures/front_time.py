@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from orthounlearn.report.figures.front import draw_front
+from orthounlearn.report.figures.front import READING, draw_front
 from orthounlearn.report.figures.kinds import Overview
 from orthounlearn.report.rows import Row
 from orthounlearn.report.style import Look
@@ -20,8 +20,8 @@ FIGURE = Overview(
     "front-time",
     "Utility and the time of a request",
     "Retained test accuracy over the time that the request takes, without preparation and without "
-    "evaluation. The best place is at the top left. The dotted line joins the methods that no "
-    "other one beats in both; it says nothing of forgetting.",
+    "evaluation. The best place is at the top left; it says nothing of forgetting. "
+    f"{READING}",
     20,
     draw,
 )

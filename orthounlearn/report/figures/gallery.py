@@ -104,7 +104,7 @@ def _told(case: Case, method: str, seed: int, images: Shown) -> list[str]:
         for shares in softmax(answers[0][rows].astype(np.float64), axis=1):
             name = names[int(shares.argmax())]
             text = f"{_short(name)} {shares.max():.0%}"
-            texts.append(_marked(text) if name in case.forget else text)
+            texts.append(_marked(text) if name in case.gone else text)
     return texts
 
 
@@ -154,9 +154,9 @@ FIGURE = Detail(
     "gallery",
     "Images before and after",
     "Unseen images of the forgotten classes (above) and of the others (below): what the original, "
-    "the unlearned and the retrained network call each, with the confidence. Names of forgotten "
-    "classes are marked. The same images for all methods, spread evenly over the classes, of one "
-    "seed.",
+    "the unlearned and the retrained network call each, with the confidence. Names of classes "
+    "that are forgotten, now or before, are marked. The same images for all methods, spread "
+    "evenly over the classes, of one seed.",
     105,
     draw,
     "The menu chooses the method.",

@@ -16,6 +16,10 @@ OLDER = (
 """What is said of a figure whose files every new run has."""
 
 
+LEGEND = "A click on a name below hides or shows a method."
+"""What can be done with the legend of a figure of curves."""
+
+
 @dataclass(frozen=True)
 class Titled:
     """What every figure says of itself.

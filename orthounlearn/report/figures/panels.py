@@ -54,10 +54,22 @@ def row_name(row: Row) -> str:
     return row.method if row.step == 1 else f"{row.method}, step {row.step}"
 
 
+BAR = {"thickness": 12, "nticks": 5, "lenmode": "pixels", "len": 200, "y": 1, "yanchor": "top"}
+"""A colour bar whose numbers have room."""
+
+
+def bars_height(lines: int) -> int:
+    """Return the height of a figure of so many lines of cells; `BAR` fits beside it."""
+    return max(110 + 30 * lines, 290)
+
+
 def menu(buttons: Sequence[dict[str, Any]], *, kind: str = "dropdown") -> dict[str, Any]:
-    """Return Plotly's menu, above the panels on the right; `kind` may also be "buttons"."""
+    """Return Plotly's menu, above the panels on the left; `kind` may also be "buttons".
+
+    On the right Plotly's own buttons would cover it.
+    """
     return {
         "type": kind, "direction": "down" if kind == "dropdown" else "right",
-        "buttons": list(buttons), "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom",
+        "buttons": list(buttons), "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom",
         "pad": {"b": 26},
     }  # fmt: skip

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 
 from orthounlearn.report.cases import ORIGINAL, Case
 from orthounlearn.report.figures.kinds import Detail
+from orthounlearn.report.figures.panels import BAR, bars_height
 from orthounlearn.report.style import DIVERGING
 
 _PREFIX = "acc/retain_test_per_class/"
@@ -36,12 +37,12 @@ def draw(case: Case) -> go.Figure | None:
             z=change.round(2), x=names, y=methods, colorscale=DIVERGING,
             zmin=-_WORST, zmax=_WORST, zmid=0, xgap=1, ygap=1, text=accuracy.round(1),
             texttemplate="%{text:.0f}", customdata=accuracy.round(2),
-            colorbar={"title": {"text": "points against<br>the original"}, "thickness": 12},
+            colorbar=BAR | {"title": {"text": "points against<br>the original"}},
             hovertemplate="<b>%{y}</b>, %{x}<br>accuracy %{customdata:.1f} %"
             "<br>%{z:+.1f} points against the original<extra></extra>",
         )
     )  # fmt: skip
-    figure.update_layout(height=110 + 30 * len(methods), margin={"t": 20})
+    figure.update_layout(height=bars_height(len(methods)), margin={"t": 20})
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(side="bottom", showgrid=False, type="category")
     return figure

@@ -3,8 +3,8 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from orthounlearn.report.cases import Case
-from orthounlearn.report.figures.kinds import Detail
+from orthounlearn.report.cases import FEW, Case
+from orthounlearn.report.figures.kinds import LEGEND, Detail
 from orthounlearn.report.figures.panels import grid
 
 
@@ -16,6 +16,7 @@ def draw(case: Case) -> go.Figure | None:
     )
     if not rates:
         return None
+    prominent = case.prominent
     titles = [f"learning rate {rate.removeprefix('lr')}" for rate in rates]
     figure, places = grid(titles, columns=2, row_height=330)
     for index, (rate, (line, column)) in enumerate(zip(rates, places, strict=True)):
@@ -29,6 +30,7 @@ def draw(case: Case) -> go.Figure | None:
                     x=found[0][f"{rate}/steps"],
                     y=100 * np.mean([run[f"{rate}/{kind}"] for run in found], axis=0),
                     mode="lines", name=method, legendgroup=method,
+                    visible=True if method in prominent else "legendonly",
                     showlegend=index == 0 and kind == "forget", opacity=opacity,
                     line={"color": look.colour, "width": width,
                           "dash": look.dash if kind == "forget" else "dot"},
@@ -46,8 +48,10 @@ FIGURE = Detail(
     "Relearning",
     "Test accuracy on the forgotten class (thick) and on the retained ones (thin, dotted) while "
     "the network is trained on a few fresh images of the class. What comes back faster than in a "
-    "retrained network was never gone.",
+    "retrained network was never gone. "
+    f"{FEW}",
     180,
     draw,
+    LEGEND,
     missing="Not measured in these runs: metrics=standard, on the command that made them, does.",
 )

@@ -9,8 +9,8 @@ from sklearn.metrics import roc_curve
 
 from orthounlearn.metrics import scores
 from orthounlearn.metrics.scores import Floats, Ints
-from orthounlearn.report.cases import Case
-from orthounlearn.report.figures.kinds import Detail
+from orthounlearn.report.cases import FEW, Case
+from orthounlearn.report.figures.kinds import LEGEND, Detail
 from orthounlearn.report.figures.panels import grid, menu
 from orthounlearn.report.style import GREY
 
@@ -33,6 +33,7 @@ def draw(case: Case) -> go.Figure | None:
     curves = {method: found for method, found in curves.items() if found}
     if not curves:
         return None
+    prominent = case.prominent
     figure, places = grid(list(_ATTACKS), columns=2, row_height=290)
     finest = min(_finest(case, method) for method in curves)
     for index, (attack, (line, column)) in enumerate(zip(_ATTACKS, places, strict=True)):
@@ -46,6 +47,7 @@ def draw(case: Case) -> go.Figure | None:
             figure.add_scatter(
                 x=_GRID.astype(np.float32), y=found[attack], mode="lines", name=method,
                 legendgroup=method, showlegend=index == 0,
+                visible=True if method in prominent else "legendonly",
                 line={"color": look.colour, "dash": look.dash, "width": 1.6},
                 hovertemplate=f"<b>{method}</b><br>%{{y:.1%}} of members at %{{x:.2%}} "
                 "false alarms<extra></extra>",
@@ -110,8 +112,8 @@ FIGURE = Detail(
     "images of the same class that it takes for them; mean over seeds. The target is retrain's "
     "curve, not the coin's. Both axes are logarithmic, because an attack that is sure of few is a "
     "leak too. Confidence and margin order the images alike; attacks that have to be fitted stand "
-    "in the table alone.",
+    f"in the table alone. {FEW}",
     160,
     draw,
-    "The buttons change between this and the whole curve.",
+    f"The buttons change between this and the whole curve. {LEGEND}",
 )

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 
 from orthounlearn.report.cases import Case
 from orthounlearn.report.figures.kinds import Detail
+from orthounlearn.report.figures.panels import BAR, bars_height
 from orthounlearn.report.style import SEQUENTIAL
 
 _PREFIX = "pred/forget_hist/"
@@ -29,11 +30,11 @@ def draw(case: Case) -> go.Figure | None:
         go.Heatmap(
             z=share.round(2), x=names, y=methods, colorscale=SEQUENTIAL, zmin=0, zmax=100,
             xgap=1, ygap=1, texttemplate="%{z:.0f}",
-            colorbar={"title": {"text": "% of images"}, "thickness": 12},
+            colorbar=BAR | {"title": {"text": "% of images"}},
             hovertemplate="<b>%{y}</b><br>%{z:.1f} % are called %{x}<extra></extra>",
         )
     )  # fmt: skip
-    figure.update_layout(height=110 + 30 * len(methods), margin={"t": 20})
+    figure.update_layout(height=bars_height(len(methods)), margin={"t": 20})
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False, type="category", title_text="predicted class")
     return figure

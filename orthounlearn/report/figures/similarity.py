@@ -2,8 +2,8 @@
 
 import plotly.graph_objects as go
 
-from orthounlearn.report.cases import Case
-from orthounlearn.report.figures.kinds import OLDER, Detail
+from orthounlearn.report.cases import FEW, Case
+from orthounlearn.report.figures.kinds import LEGEND, OLDER, Detail
 from orthounlearn.report.figures.panels import grid
 
 _PANELS = {
@@ -27,6 +27,7 @@ def draw(case: Case) -> go.Figure | None:
     panels = [_PANELS[prefix] for prefix in shown]
     figure, places = grid(panels, columns=2, row_height=280, shared_yaxes=True)
     named: set[str] = set()
+    prominent = case.prominent
     for prefix, (line, column) in zip(shown, places, strict=True):
         for method in case.methods:
             told = [key for key in keys[prefix] if method in values[key]]
@@ -38,6 +39,7 @@ def draw(case: Case) -> go.Figure | None:
                 y=[round(values[key][method], 4) for key in told],
                 mode="lines+markers", name=method, legendgroup=method,
                 showlegend=method not in named,
+                visible=True if method in prominent else "legendonly",
                 line={"color": look.colour, "dash": look.dash, "width": 1.6},
                 marker={"color": look.colour, "symbol": look.symbol, "size": 7},
                 hovertemplate=f"<b>{method}</b><br>block %{{x}}: %{{y:.3f}}<extra></extra>",
@@ -56,9 +58,11 @@ FIGURE = Detail(
     "Linear centred kernel alignment (CKA) of each block's pooled output to that of the original "
     "(left) and of the retrained network (right), on unseen images of the forgotten classes "
     "(above) and of the others (below): 1 is alike up to a rotation and a scale. Retrain's own "
-    "line on the left is where a network that has forgotten should be; on the right it is 1, of "
-    "itself, and the original's line there is what two trainings share.",
+    "line on the left is where a network that has forgotten should be; on the right it stands "
+    "beside retrained networks of other seeds, or beside itself, at 1, where there are none, and "
+    f"the original's line is what two trainings share. {FEW}",
     175,
     draw,
+    LEGEND,
     missing=OLDER,
 )
