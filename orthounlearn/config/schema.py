@@ -150,6 +150,7 @@ class ReportConfig:
 
     runs: str = "runs"
     name: str = "all"
+    table: str | None = None
     dataset: str | None = None
     columns: list[str] | None = None
     command: str | None = None

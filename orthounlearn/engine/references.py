@@ -44,7 +44,8 @@ def _compact(logits_NK: NDArray[np.float32]) -> NDArray[np.float16]:
     if not logits_NK.size:
         return logits_NK.astype(np.float16)
     below_NK = logits_NK - logits_NK.max(1, keepdims=True)
-    return np.clip(below_NK, _LEAST, 0).astype(np.float16)
+    compact_NK: NDArray[np.float16] = np.clip(below_NK, _LEAST, 0).astype(np.float16)
+    return compact_NK
 
 
 def original_outputs(request: Request, *, elsewhere: bool) -> Outputs | None:

@@ -42,7 +42,14 @@ def project_of(target: str) -> tuple[str, str]:
 
 
 def publish(
-    target: str, rows: Sequence[Row], keys: Sequence[str], *, name: str, command: str | None
+    target: str,
+    rows: Sequence[Row],
+    keys: Sequence[str],
+    *,
+    name: str,
+    command: str | None,
+    environment: dict[str, Any],
+    diverged: Sequence[str] = (),
 ) -> list[str]:
     """Save a workspace and a report in a project, and return their addresses.
 
@@ -52,13 +59,16 @@ def publish(
         keys: Its columns.
         name: Of the table.
         command: What made the runs.
+        environment: Versions and device of the runs.
+        diverged: What is to be said of the runs without figures.
 
     Raises:
         UsageError: The target is no project, wandb-workspaces is missing, or nobody is logged in.
     """
     entity, project = project_of(target)
     view = workspace(entity, project, keys, name=name)
-    written = report(entity, project, rows, keys, name=name, command=command)
+    about: dict[str, Any] = {"environment": environment, "diverged": diverged}
+    written = report(entity, project, rows, keys, name=name, command=command, **about)
     try:
         return [view.save().url, written.save().url]
     except Exception as error:  # the package raises plain ones
@@ -111,6 +121,8 @@ def report(
     *,
     name: str,
     command: str | None,
+    environment: dict[str, Any],
+    diverged: Sequence[str] = (),
 ) -> Any:  # noqa: ANN401
     """Return the report: the table as it was printed, and live panels for each question.
 
@@ -121,12 +133,16 @@ def report(
         keys: Its columns.
         name: Of the table.
         command: What made the runs.
+        environment: Versions and device of the runs.
+        diverged: What is to be said of the runs without figures.
     """
     _, reports = _packages()
     blocks: list[Any] = [
         reports.TableOfContents(),
         reports.H1("Table"),
-        reports.MarkdownBlock(to_markdown(rows, keys, command=None, environment={})),
+        reports.MarkdownBlock(
+            to_markdown(rows, keys, command=None, environment=environment, diverged=diverged)
+        ),
     ]
     for title, panels in _panels(keys, reports).items():
         runs = reports.Runset(

@@ -149,6 +149,13 @@ BAD = {
         ["unlearn", "forget=2", "after=[[1]]", "metrics.shadows=6"],
         "metrics.shadows=0 with after=",
     ),
+    "table that no sweep has made": (["report", "table=mine"], "Valid: none yet"),
+    "table of a sweep that leads elsewhere": (
+        ["report", "table=../x"],
+        "Expected table to be a name",
+    ),
+    "table and a name": (["report", "table=mine", "name=yours"], "without name= and dataset="),
+    "table of a data set": (["report", "table=mine", "dataset=digits"], "without name="),
     "nothing to report of a data set": (["report", "dataset=mnist"], "on mnist"),
     "evaluate without a checkpoint": (["evaluate", "forget=3"], "checkpoint"),
     "request of train without method": (["train", "forget=3"], "both forget=CLASS and method"),

@@ -31,6 +31,7 @@ def test_sweep_makes_the_table_and_trains_nothing_twice(
     ours = next(row for row in table["rows"] if row["method"] == "soft_prune")["metrics"]
     assert ours["acc/retain_test"]["target"] is not None
     assert len(list((tmp_path / "runs/models").glob("*/model.ckpt"))) == 2
+    assert "A page with all figures: orthounlearn report table=digits\n" in result.out
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError

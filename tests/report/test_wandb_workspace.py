@@ -18,6 +18,12 @@ with warnings.catch_warnings():
     pytest.importorskip("wandb_workspaces.workspaces")
 
 
+ABOUT = {
+    "command": None,
+    "environment": {"git": "abc", "device": "cpu", "versions": {"torch": "9.9"}},
+}
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory):
     rows = make_rows(write_runs(tmp_path_factory.mktemp("runs"), outputs=False))
@@ -49,9 +55,12 @@ def test_the_workspace_asks_the_questions_of_the_table(table):
 
 def test_the_report_has_the_table_and_says_what_made_it(table):
     rows, keys = table
-    written = wandb_workspace.report("lab", "unlearning", rows, keys, name="toy", command="make x")
+    written = wandb_workspace.report(
+        "lab", "unlearning", rows, keys, name="toy", **ABOUT | {"command": "make x"}
+    )
     (text,) = (b.text for b in written.blocks if isinstance(b, reports.MarkdownBlock))
     assert all(method in text for method in METHODS)
+    assert text.startswith("Code abc, torch 9.9, cpu.")
     grids = [block for block in written.blocks if isinstance(block, reports.PanelGrid)]
     assert len(grids) == 4  # nothing of likeness to retraining is in the table
     assert {runset.project for grid in grids for runset in grid.runsets} == {"unlearning"}
@@ -63,17 +72,17 @@ def test_what_cannot_be_published_is_said(table, monkeypatch: pytest.MonkeyPatch
     rows, keys = table
     for target in ("project", "/project", "lab/", "lab/a/b"):
         with pytest.raises(UsageError, match="ENTITY/PROJECT"):
-            wandb_workspace.publish(target, rows, keys, name="toy", command=None)
+            wandb_workspace.publish(target, rows, keys, name="toy", **ABOUT)
 
     def refused(_: object) -> None:
         raise ValueError("not logged in")
 
     monkeypatch.setattr("wandb_workspaces.workspaces.Workspace.save", refused)
     with pytest.raises(UsageError, match=r"not logged in.*wandb login"):
-        wandb_workspace.publish("lab/unlearning", rows, keys, name="toy", command=None)
+        wandb_workspace.publish("lab/unlearning", rows, keys, name="toy", **ABOUT)
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     with pytest.raises(UsageError, match=r"pip install 'orthounlearn\[workspaces\]'"):
-        wandb_workspace.publish("lab/unlearning", rows, keys, name="toy", command=None)
+        wandb_workspace.publish("lab/unlearning", rows, keys, name="toy", **ABOUT)
 
 
 def test_addresses_are_those_of_both(table, monkeypatch: pytest.MonkeyPatch):
@@ -82,6 +91,6 @@ def test_addresses_are_those_of_both(table, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(f"{kind}.save", lambda one: saved.append(one) or one)
         monkeypatch.setattr(f"{kind}.url", property(lambda one: type(one).__name__), raising=False)
     rows, keys = table
-    found = wandb_workspace.publish("lab/unlearning", rows, keys, name="toy", command=None)
+    found = wandb_workspace.publish("lab/unlearning", rows, keys, name="toy", **ABOUT)
     assert found == ["Workspace", "Report"]
     assert len(saved) == 2
