@@ -16,7 +16,14 @@ from plotly.offline import get_plotlyjs
 
 from orthounlearn import __version__
 from orthounlearn.metrics.catalog import figure as catalogued
-from orthounlearn.metrics.verdict import TITLES
+from orthounlearn.metrics.verdict import (
+    ACCURACY_TOLERANCE,
+    AUC_TOLERANCE,
+    CLASS_TOLERANCE,
+    FLAGS,
+    PROBE_TOLERANCE,
+    TITLES,
+)
 from orthounlearn.report.cases import Case, make_cases
 from orthounlearn.report.claims import claim_lines
 from orthounlearn.report.collect import Run
@@ -36,6 +43,14 @@ _TARGETS = {
     "high": "the higher the better",
     "info": "for information",
 }
+_RULE = (
+    "compares accuracies, a membership attack, probes and relearning with the mean of the "
+    "retrained networks; a difference counts once its 95 % interval lies wholly beyond what "
+    f"another training may change ({100 * ACCURACY_TOLERANCE:.0f} points of accuracy, "
+    f"{100 * CLASS_TOLERANCE:.0f} of one class, {AUC_TOLERANCE} of AUC, "
+    f"{100 * PROBE_TOLERANCE[50]:.0f} points of the 50-shot probe). Of several findings the first "
+    f"of {', '.join(FLAGS)} is named; ok: nothing counts; incomplete: something cannot be judged"
+)
 _NAMES: dict[str, Callable[[Row], str]] = {
     "Data": lambda row: row.data,
     "Model": lambda row: row.model,
@@ -169,10 +184,9 @@ def _json(value: Any) -> Markup:  # noqa: ANN401 - anything JSON can hold
 
 def _column(key: str) -> dict[str, str]:
     if key == VERDICT:
-        return {"heading": heading(key), "formula": "the rule is in metrics/verdict.py",
-                "target": _TARGETS["info"]}  # fmt: skip
+        return {"heading": heading(key), "meaning": _RULE}
     entry = catalogued(key)
-    return {"heading": heading(key), "formula": entry.formula, "target": _TARGETS[entry.target]}
+    return {"heading": heading(key), "meaning": f"{entry.formula}; {_TARGETS[entry.target]}"}
 
 
 def _named(rows: Sequence[Row]) -> list[str]:

@@ -269,8 +269,7 @@ def test_a_method_that_collapsed_stands_at_the_edge_and_leaves_the_others_room()
     assert list(broken.y) == [low]
     assert low > 75
     assert high < 95
-    assert broken.marker.symbol == "triangle-down"
-    assert list(broken.text) == ["10"]
+    assert list(broken.text) == ["▼ 10"]
     assert "10.0 %" in broken.hovertemplate
     assert drawn_front(good).layout.yaxis.range[0] > 85
 

@@ -59,7 +59,7 @@ def draw(case: Case) -> go.Figure | None:
 
 def _numbers(table: Floats) -> list[list[str]]:
     """Return what stands in the cells: no zeros, which would hide the few numbers that count."""
-    return [[f"{share:.0f}" if share >= 0.5 else "" for share in line] for line in table]
+    return [[f"{share:.0f}" if share > 0.5 else "" for share in line] for line in table]
 
 
 def _after(method: str) -> str:

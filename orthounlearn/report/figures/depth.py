@@ -33,7 +33,7 @@ def draw(case: Case) -> go.Figure | None:
     figure.update_xaxes(title_text="block, from the image to the classifier", dtick=1)
     figure.update_yaxes(title_text="probe recall %")
     figure.update_layout(
-        height=420,
+        height=420 + 29 * (len(methods) // 8),
         margin={"t": 20},
         legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"},
     )

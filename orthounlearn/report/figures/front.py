@@ -15,12 +15,13 @@ from orthounlearn.report.style import GREY, Look
 UTILITY = "acc/retain_test"
 
 READING = (
-    "The dotted line joins the methods that no other one beats in both. A triangle at the lower "
-    "edge is a method far below the others, with its accuracy. Of a sequence the first step."
+    "The dotted line joins the methods that no other one beats in both. What stands on the "
+    "lower edge lies far below the others, at the accuracy beside ▼. Of a sequence the first step."
 )
 """What a caption says of every front."""
 
 _REFERENCES = (ORIGINAL, RETRAIN)
+_ASIDE = "top left", "top right"  # of neighbours on the edge
 _LEAST_SHOWN = 10.0  # points below the best that an axis always has room for
 _FAR = 3.0  # times the median distance to the best
 
@@ -52,12 +53,18 @@ def draw_front(
     if not shown:
         return None
     groups = by_group(shown)
-    figure, places = grid(list(groups), columns=2, row_height=330)
+    figure, places = grid(
+        list(groups), columns=2, row_height=330, names=len({row.method for row in shown})
+    )
     named: set[str] = set()
     for members, (line, column) in zip(groups.values(), places, strict=True):
         # By the marks: a few runs give intervals so wide that the marks would lie on a line.
         lowest = floor([_utility(row) for row in members])
         upwards = _around([max(_utility(row), lowest) for row in members])
+        far = sorted(
+            (row for row in members if _utility(row) < lowest),
+            key=lambda row: row.metrics[key].mean,
+        )
         costs = [row.metrics[key].mean * scale for row in members]
         across = _around([log10(cost) for cost in costs] if log else costs)
         ends = sorted(
@@ -72,20 +79,19 @@ def draw_front(
         named.add("front")
         for row in members:
             look, cell, utility = looks[row.method], row.metrics[key], _utility(row)
-            mark = {"color": look.colour, "symbol": look.symbol, "size": 11}
             place: dict[str, object] = {
                 "y": [utility], "mode": "markers", "error_x": _bar(cell, scale),
-                "error_y": _bar(row.metrics[UTILITY], 100), "marker": mark,
+                "error_y": _bar(row.metrics[UTILITY], 100),
             }  # fmt: skip
             if utility < lowest:
                 place = {
-                    "y": [upwards[0]], "mode": "markers+text", "text": [f"{utility:.0f}"],
-                    "textposition": "top center", "cliponaxis": False,
-                    "marker": mark | {"symbol": "triangle-down"},
+                    "y": [upwards[0]], "mode": "markers+text", "text": [f"▼ {utility:.0f}"],
+                    "textposition": _ASIDE[far.index(row) % 2], "cliponaxis": False,
                 }  # fmt: skip
             figure.add_scatter(
                 x=[cell.mean * scale], name=row.method,
                 legendgroup=row.method, showlegend=row.method not in named,
+                marker={"color": look.colour, "symbol": look.symbol, "size": 11},
                 hovertemplate=f"<b>{row.method}</b><br>{title}: %{{x:.3g}}"
                 f"<br>retained: {utility:.1f} %<extra></extra>",
                 row=line, col=column, **place,

@@ -9,9 +9,16 @@ from plotly.subplots import make_subplots
 
 from orthounlearn.report.rows import Row, group_title
 
+_LINE, _NAMES = 29, 8  # pixels of a line of the legend, and names in it
+
 
 def grid(
-    titles: Sequence[str], *, columns: int, row_height: int, shared_yaxes: bool = False
+    titles: Sequence[str],
+    *,
+    columns: int,
+    row_height: int,
+    shared_yaxes: bool = False,
+    names: int = 0,
 ) -> tuple[go.Figure, list[tuple[int, int]]]:
     """Return a figure of panels, with a height that keeps them readable, and their places.
 
@@ -20,6 +27,7 @@ def grid(
         columns: At most so many beside each other.
         row_height: Pixels of a row of panels with its title and axis.
         shared_yaxes: Whether the panels of a row have one vertical axis.
+        names: In the legend; many of them need some lines of their own.
     """
     columns = min(columns, len(titles))
     rows = ceil(len(titles) / columns)
@@ -34,7 +42,7 @@ def grid(
     )
     figure.update_annotations(font_size=12)
     figure.update_layout(
-        height=height,
+        height=height + _LINE * max(ceil(names / _NAMES) - 1, 0),
         legend={"orientation": "h", "x": 0, "y": -70 / (height - 90), "yanchor": "top"},
         margin={"t": 40, "b": 50},
     )

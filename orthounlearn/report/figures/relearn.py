@@ -18,7 +18,7 @@ def draw(case: Case) -> go.Figure | None:
         return None
     prominent = case.prominent
     titles = [f"learning rate {rate.removeprefix('lr')}" for rate in rates]
-    figure, places = grid(titles, columns=2, row_height=330)
+    figure, places = grid(titles, columns=2, row_height=330, names=len(stored))
     for index, (rate, (line, column)) in enumerate(zip(rates, places, strict=True)):
         for method, runs in stored.items():
             found = [run for run in runs if f"{rate}/steps" in run]

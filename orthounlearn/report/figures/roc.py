@@ -34,7 +34,7 @@ def draw(case: Case) -> go.Figure | None:
     if not curves:
         return None
     prominent = case.prominent
-    figure, places = grid(list(_ATTACKS), columns=2, row_height=290)
+    figure, places = grid(list(_ATTACKS), columns=2, row_height=290, names=len(curves))
     finest = min(_finest(case, method) for method in curves)
     for index, (attack, (line, column)) in enumerate(zip(_ATTACKS, places, strict=True)):
         figure.add_scatter(

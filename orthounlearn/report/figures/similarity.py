@@ -25,7 +25,9 @@ def draw(case: Case) -> go.Figure | None:
     if not shown:
         return None
     panels = [_PANELS[prefix] for prefix in shown]
-    figure, places = grid(panels, columns=2, row_height=280, shared_yaxes=True)
+    figure, places = grid(
+        panels, columns=2, row_height=280, shared_yaxes=True, names=len(case.methods)
+    )
     named: set[str] = set()
     prominent = case.prominent
     for prefix, (line, column) in zip(shown, places, strict=True):

@@ -6,12 +6,18 @@ const themes = read("themes"), overviews = read("overviews");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const chooser = document.getElementById("case");
 const waiting = new Map();  // figures that nobody has seen yet: a page of many opens at once
+const paper = {most: 620, split: 1000};  // pixels: what a page holds; taller figures go on over the next
 let printing = false;
+
+function heightOf(layout) {
+  return printing && layout.height < paper.split ? Math.min(layout.height, paper.most) : layout.height;
+}
 
 function paint(figure) {
   const spec = structuredClone(waiting.get(figure));
   waiting.delete(figure);
   near.unobserve(figure);
+  spec.layout.height = heightOf(spec.layout);
   spec.layout.template = themes[dark.matches && !printing ? "dark" : "light"];
   Plotly.react(figure.querySelector(".plot"), spec.data, spec.layout, {
     responsive: true, displaylogo: false, toImageButtonOptions: {format: "svg", filename: figure.id},
@@ -33,7 +39,7 @@ function show(specs, kind) {
       near.unobserve(figure);
       continue;
     }
-    figure.querySelector(".plot").style.minHeight = `${spec.layout.height}px`;
+    figure.querySelector(".plot").style.minHeight = `${heightOf(spec.layout)}px`;
     waiting.set(figure, spec);
     near.unobserve(figure);
     near.observe(figure);
@@ -46,6 +52,10 @@ const print = now => {
   document.body.classList.toggle("printing", now);  // the width of paper, before figures are drawn
   showAll();
   [...waiting.keys()].forEach(paint);
+  for (const part of document.querySelectorAll(now ? "details:not([open])" : "details.opened")) {
+    part.classList.toggle("opened", now);
+    part.open = now;
+  }
 };
 
 chooser?.addEventListener("change", showCase);
@@ -56,6 +66,21 @@ showAll();
 
 const table = document.getElementById("table"), body = table.tBodies[0];
 const headings = [...table.tHead.rows[0].cells];
+
+const told = document.getElementById("told");
+const tell = event => {
+  const said = event.target.closest("[title]")?.title;
+  if (said) told.textContent = said;
+};
+table.addEventListener("click", tell);
+table.addEventListener("focusin", tell);
+new ResizeObserver(() => {  // columns of names stay beside each other, however wide they are
+  let left = 0;
+  headings.filter(heading => heading.classList.contains("name")).forEach((heading, place) => {
+    table.style.setProperty(`--left-${place}`, `${left}px`);
+    left += heading.offsetWidth;
+  });
+}).observe(table);
 
 headings.forEach((heading, column) => heading.firstElementChild.addEventListener("click", () => {
   const down = heading.ariaSort === "ascending";
