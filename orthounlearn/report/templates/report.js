@@ -50,6 +50,7 @@ const showAll = () => { show(overviews, "overview"); showCase(); };
 const print = now => {
   printing = now;
   document.body.classList.toggle("printing", now);  // the width of paper, before figures are drawn
+  document.querySelectorAll("figure .plot").forEach(plot => Plotly.purge(plot));  // drawn ones would keep theirs
   showAll();
   [...waiting.keys()].forEach(paint);
   for (const part of document.querySelectorAll(now ? "details:not([open])" : "details.opened")) {
