@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
+from orthounlearn.metrics.verdict import TITLES
 from tests.report.browser import browser
 from tests.report.test_page import render
 from tests.report.toy_runs import METHODS, write_runs
@@ -77,6 +78,32 @@ def test_the_slider_moves_the_threshold_and_what_it_says(page: Page):
     assert "right" in after[1]
 
 
+def test_a_menu_is_not_covered_and_changes_the_figure(page: Page):
+    for name, text in (("gallery", ".ytick"), ("confusion", ".annotation-text")):
+        figure = page.locator(f"#{name}")
+        figure.scroll_into_view_if_needed()
+        page.wait_for_selector(f"#{name} :is({MARKS})", state="attached")
+        figure.hover()  # Plotly's own buttons appear
+        assert "mask_logit" not in "".join(figure.locator(text).all_text_contents())
+        box = figure.locator(".updatemenu-header").bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] < 420  # on a phone's screen too
+        figure.locator(".updatemenu-header").click()
+        figure.locator(".updatemenu-dropdown-button", has_text="mask_logit").click()
+        page.wait_for_function(
+            f"[...document.querySelectorAll('#{name} {text}')].some("
+            "part => part.textContent.includes('mask_logit'))"
+        )
+
+
+def test_the_buttons_of_the_attacks_can_be_pressed(page: Page):
+    figure = page.locator("#roc")
+    figure.scroll_into_view_if_needed()
+    page.wait_for_selector(f"#roc :is({MARKS})", state="attached")
+    figure.locator(".updatemenu-button", has_text="whole curve").click()
+    page.wait_for_function("document.querySelector('#roc .plot').layout.xaxis.type === 'linear'")
+
+
 def test_another_request_is_shown(page: Page):
     page.locator("#roc").scroll_into_view_if_needed()
     page.wait_for_selector(f"#roc :is({MARKS})", state="attached")
@@ -133,6 +160,47 @@ def test_the_table_filters_by_all_that_is_chosen(page: Page):
     page.select_option("[data-filter=model]", "")
 
 
+def test_names_and_headings_stay_in_sight(page: Page):
+    page.set_viewport_size({"width": 800, "height": 400})
+    table = page.locator(".wide:has(#table)")
+    rows = page.locator("#table tbody tr:last-child .name, #table thead .name")
+    page.evaluate("document.querySelector('#table').scrollIntoView()")
+    table.evaluate("box => box.scrollTo(0, 90)")
+    before = [part.bounding_box() for part in rows.all()]
+    assert len(before) == 4  # model and method
+    table.evaluate("box => box.scrollTo(300, 90)")
+    assert [part.bounding_box() for part in rows.all()] == before
+    model, method = before[:2]
+    assert method["x"] == pytest.approx(model["x"] + model["width"], abs=1)
+    table.evaluate("box => box.scrollTo(300, 0)")
+    assert [part.bounding_box() for part in rows.all()][:2] == [model, method]
+    page.set_viewport_size({"width": 1280, "height": 720})
+
+
+def test_cells_and_headings_are_told_in_words_without_a_mouse_over_them(page: Page):
+    told = page.locator("#told")
+    page.locator("#table td[title^='Retain test']").first.click()
+    assert told.inner_text().startswith("Retain test % →R: ")
+    page.locator("#table .badge").first.click()
+    assert told.inner_text() in TITLES.values()
+    page.locator("#table th button", has_text="Verdict").focus()
+    assert "compares accuracies" in told.inner_text()
+    assert ".py" not in told.inner_text()
+
+
+def test_the_chosen_request_stands_over_its_figures_alone(page: Page):
+    page.evaluate("document.querySelector('#entropy').scrollIntoView()")
+    bar, title = (page.locator(of).bounding_box() for of in (".case", "#entropy h3"))
+    assert bar is not None
+    assert title is not None
+    assert 0 <= bar["y"] < bar["y"] + bar["height"] <= title["y"]
+    page.evaluate("document.querySelector('#provenance').scrollIntoView()")
+    bar, above = (page.locator(of).bounding_box() for of in (".case", "nav"))
+    assert bar is not None
+    assert above is not None
+    assert bar["y"] + bar["height"] <= above["y"] + above["height"]
+
+
 def test_dark_paper_has_light_ink(page: Page):
     page.locator("#front-leakage").scroll_into_view_if_needed()
     ink = "getComputedStyle(document.querySelector('#front-leakage .xtick text')).fill"
@@ -156,5 +224,19 @@ def test_printing_draws_everything(page: Page):
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     for name in DRAWN:
         assert page.locator(f"#{name} :is({MARKS})").count() > 0, name
+    assert page.locator("details:not([open])").count() == 0
+    page.emulate_media(media="print")
+    for part in (".updatemenu-header", ".slider-container", "#told"):
+        assert page.locator(part).count() > 0
+        assert not page.locator(part).first.is_visible()
+    widths = page.evaluate("[...document.querySelectorAll('.main-svg')].map(s => s.clientWidth)")
+    assert max(widths) <= 1000
+    heights = page.evaluate(
+        "[...document.querySelectorAll('figure')].map(f => [f.id, f.offsetHeight])"
+    )
+    sheet = 186 / 25.4 * 96  # pixels of A4 across, without margins
+    assert {name for name, height in heights if height > sheet} == set()
+    page.emulate_media(media="screen")
     assert page.pdf()[:4] == b"%PDF"
     page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 0

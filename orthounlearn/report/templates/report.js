@@ -6,7 +6,7 @@ const themes = read("themes"), overviews = read("overviews");
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const chooser = document.getElementById("case");
 const waiting = new Map();  // figures that nobody has seen yet: a page of many opens at once
-const paper = {most: 620, split: 1000};  // pixels: what a page holds; taller figures go on over the next
+const paper = {most: 520, split: 1000};  // pixels: what a page holds; taller figures go on over the next
 let printing = false;
 
 function heightOf(layout) {
@@ -79,7 +79,7 @@ new ResizeObserver(() => {  // columns of names stay beside each other, however 
   let left = 0;
   headings.filter(heading => heading.classList.contains("name")).forEach((heading, place) => {
     table.style.setProperty(`--left-${place}`, `${left}px`);
-    left += heading.offsetWidth;
+    left += heading.getBoundingClientRect().width;
   });
 }).observe(table);
 
