@@ -2,6 +2,8 @@
 
 import re
 from base64 import b64decode
+from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from itertools import product
 from pathlib import Path
@@ -12,8 +14,10 @@ import pytest
 from PIL import Image
 
 from orthounlearn.metrics.roc import tpr_at_fpr
-from orthounlearn.report.cases import Case, make_cases
-from orthounlearn.report.figures import details, overviews, roc
+from orthounlearn.report.cases import MOST, Case, make_cases
+from orthounlearn.report.collect import Run
+from orthounlearn.report.export import plates
+from orthounlearn.report.figures import details, overviews, roc, timings
 from orthounlearn.report.figures.confusion import confusion
 from orthounlearn.report.figures.density_confidence import draw as draw_confidence
 from orthounlearn.report.figures.front import draw_front, front
@@ -272,6 +276,90 @@ def test_a_method_that_collapsed_stands_at_the_edge_and_leaves_the_others_room()
     assert list(broken.text) == ["▼ 10"]
     assert "10.0 %" in broken.hovertemplate
     assert drawn_front(good).layout.yaxis.range[0] > 85
+
+
+def renamed(runs: Sequence[Run], **names: str) -> list[Run]:
+    """Return the runs of some methods under other names: new name -> method."""
+    return [replace(r, method=name) for name, old in names.items() for r in runs if r.method == old]
+
+
+def test_of_many_methods_figures_of_curves_show_some_and_keep_the_others_at_hand(tmp_path: Path):
+    runs = write_runs(tmp_path, models=["n"], forgets=["cat"], seeds=[0])
+    good = renamed(runs, **{f"rival{i:02d}": "fine_tune" for i in range(20)})
+    for run in good:
+        run.metrics["verdict/ok"] = 0.0
+    best = replace(good[13], metrics=good[13].metrics | {"verdict/ok": 1.0})
+    many = [*runs, *good[:13], best, *good[14:], *renamed(runs, class_transport="soft_prune")]
+    (case,) = make_cases(many, looks(run.method for run in many))
+    assert case.rivals[:2] == ["class_transport", "soft_prune"]
+    few = case.prominent
+    assert len(few) == MOST
+    assert {"original", "retrain", "soft_prune", "class_transport", "rival13"} <= set(few)
+    assert few == [method for method in case.methods if method in few]
+    for name in ("roc", "depth", "similarity", "relearn"):
+        lines = [line for line in detail(name).draw(case).data if line.name != "coin"]
+        assert {line.name for line in lines} == set(case.methods), name
+        assert {line.name for line in lines if line.visible is True} == set(few), name
+    density = draw_confidence(case)
+    rows = [note.text for note in density.layout.annotations[:MOST]]
+    assert rows == few
+    assert density.layout.margin.l > 6 * max(map(len, rows))
+    still = {p.name.rpartition("/")[2]: p.drawing for p in plates(many, make_rows(many))}
+    assert {line.name for line in still["depth"].data} == set(few)
+
+
+def test_a_reference_with_a_run_of_its_own_speaks_for_itself(tmp_path: Path):
+    methods = ("retrain", "soft_prune")
+    runs = write_runs(tmp_path, models=["n"], methods=methods, forgets=["cat"])
+    for run in runs:
+        told = np.full((40, 4), run.seed, np.float16)
+        both = {f"{name}/logits/forget_test": told for name in ("original", "retrained")}
+        np.savez(run.folder / "references.npz", **both)
+    (case,) = make_cases(runs, looks(methods))
+    assert [logits[0, 0] for logits, _ in case.answers("original", "forget_test")] == [0, 1]
+    assert case.answers_of_seed("original", "forget_test", 1)[0].dtype == np.float32
+    assert (case.answers_of_seed("original", "forget_test", 1)[0] == 1).all()
+    with np.load(case.runs["retrain"][1].folder / "outputs.npz") as own:
+        np.testing.assert_array_equal(
+            case.answers_of_seed("retrain", "forget_test", 1)[0], own["logits/forget_test"]
+        )
+    assert case.answers("original", "forget_train") == []
+    assert case.answers("mask_logit", "forget_test") == []
+
+
+def test_classes_of_earlier_requests_are_marked_too(tmp_path: Path):
+    runs = write_runs(tmp_path, models=["n"], forgets=["cat"], seeds=[0])
+    (case,) = make_cases([replace(run, after=(("ant",),)) for run in runs], looks(METHODS))
+    texts = [text for line in detail("gallery").draw(case).data[1:] for text in line.text]
+    assert any("ant" in text for text in texts)
+    for text in texts:
+        assert ("<span" in text) == ("cat" in text or "ant" in text)
+
+
+def test_numbers_stand_in_the_confusion_and_no_zeros(case: Case):
+    figure = detail("confusion").draw(case)
+    for panel in figure.data:
+        for shares, texts in zip(panel.z, panel.text, strict=True):
+            assert list(texts) == [f"{share:.0f}" if share > 0.5 else "" for share in shares]
+    button = figure.layout.updatemenus[0].buttons[1]
+    assert len(button.args[0]["text"][0]) == len(button.args[0]["z"][0])
+
+
+def test_methods_without_channels_are_named(case: Case):
+    notes = [note.text for note in detail("channels").draw(case).layout.annotations]
+    assert notes[-1] == "no record of channels: mask_logit, fine_tune"
+
+
+def test_what_prepares_nothing_has_no_mark_of_preparation():
+    def timed(method: str, seconds: float) -> Row:
+        times = {"time/prep_s": seconds, "time/unlearn_s": 1.0}
+        cells = {key: Cell(value, None, None, 1, None) for key, value in times.items()}
+        return Row("d", "m", "r", method, 1, None, cells)
+
+    rows = [timed("ours", 0.004), timed("original", 5e-6)]
+    figure = timings.draw(rows, looks(["ours"]))
+    marks = {line.name: list(line.y) for line in figure.data if line.mode == "markers"}
+    assert list(marks.values()) == [["ours"], ["ours", "original"]]
 
 
 def test_thirty_six_methods_can_be_told_apart():

@@ -113,7 +113,8 @@ def test_a_page_shows_some_requests_of_very_many_and_says_so(
 
 def test_one_run_alone_gives_a_page(tmp_path: Path):
     runs = write_runs(tmp_path, models=["n"], methods=["fine_tune"], forgets=["cat"], seeds=[0])
-    elements = Elements(render(runs, tmp_path))
+    elements = Elements(text := render(runs, tmp_path))
+    assert "1 run, 1 row." in text
     assert {"depth", "confidence", "gallery"} <= json.loads(elements.scripts["case-0"]).keys()
 
 
