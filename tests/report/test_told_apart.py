@@ -190,7 +190,7 @@ def test_figures_of_one_request_keep_networks_apart_and_their_names_fit_a_file(t
     assert [case.slug for case in cases] == [
         "toy_net-aaaa1111_so_forget-cat", "toy_net-bbbb2222_so_forget-cat"
     ]  # fmt: skip
-    assert [case.methods for case in cases] == [
+    assert [list(case.runs) for case in cases] == [
         ["soft_prune"], ["soft_prune", "abc #eeee1111", "abc #ffff2222"]
     ]  # fmt: skip
 
