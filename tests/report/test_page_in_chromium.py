@@ -215,6 +215,10 @@ def test_a_narrow_screen_scrolls_table_and_figures_not_the_page(page: Page):
     size = page.viewport_size
     page.set_viewport_size({"width": 420, "height": 800})
     page.wait_for_function("document.documentElement.scrollWidth <= 420")
+    page.locator(".wide:has(#table)").evaluate("box => box.scrollTo(300, 0)")
+    model, method = (part.bounding_box() for part in page.locator("#table thead .name").all())
+    assert model["x"] < 0 <= method["x"] < 40
+    page.locator(".wide:has(#table)").evaluate("box => box.scrollTo(0, 0)")
     assert size is not None
     page.set_viewport_size(size)
 
