@@ -6,10 +6,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orthounlearn.engine.audit.predict import cached_outputs, predict
-from orthounlearn.engine.checkpoints import load_network
-from orthounlearn.engine.request import Request
-from orthounlearn.engine.store import stored_model
 from orthounlearn.files import writing
 from orthounlearn.metrics.suite import Outputs
 
@@ -46,24 +42,3 @@ def _compact(logits_NK: NDArray[np.float32]) -> NDArray[np.float16]:
     below_NK = logits_NK - logits_NK.max(1, keepdims=True)
     compact_NK: NDArray[np.float16] = np.clip(below_NK, _LEAST, 0).astype(np.float16)
     return compact_NK
-
-
-def original_outputs(request: Request, *, elsewhere: bool) -> Outputs | None:
-    """Return what the network before the request said; None if nobody said which that was.
-
-    Of a stored model the audit has left it on disk.
-
-    Args:
-        request: Says which images.
-        elsewhere: Whether the network was unlearned elsewhere.
-    """
-    experiment, config = request.experiment, request.experiment.config
-    given = config["original"] if elsewhere else config["checkpoint"]
-    if given:
-        net = experiment.new_net(0)
-        load_network(net, Path(given))
-        return predict(experiment, net.to(experiment.device), request.splits, SPLITS)
-    stored = stored_model(experiment, seed=config["seed"])
-    if elsewhere or not stored.is_trained:
-        return None
-    return cached_outputs(experiment, stored.load(experiment), request.splits, stored.folder)

@@ -23,7 +23,7 @@ from orthounlearn.engine.dry_run import check_network
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
 from orthounlearn.engine.identity import audited_file, identity_of, named
 from orthounlearn.engine.loggers import opened
-from orthounlearn.engine.references import original_outputs, save_references
+from orthounlearn.engine.references import save_references
 from orthounlearn.engine.request import Request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed, carry_out
@@ -232,7 +232,7 @@ def finish_run(request: Request, net: nn.Module, *, timed: Timed | None) -> dict
     # Features are large and can be made again from the checkpoint.
     save_outputs(replace(audited.outputs, features={}), folder / "outputs.npz", request.splits)
     references = {
-        "original": original_outputs(request, elsewhere=timed is None),
+        "original": audited.original,
         "retrained": audited.retrained[0].outputs if audited.retrained else None,
     }
     save_references(references, folder / "references.npz")

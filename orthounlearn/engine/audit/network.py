@@ -88,12 +88,14 @@ class Audited:
     Attributes:
         metrics: `phase/key` -> value; nan where it is undefined.
         outputs: Of the network.
+        original: Of the network before the request; None if nobody said which that was.
         retrained: The references, the request's own seed first, without the network itself.
         curves: Arrays of the relearning curves, for an .npz file.
     """
 
     metrics: Figures
     outputs: Outputs
+    original: Outputs | None
     retrained: list[Measured]
     curves: dict[str, Any] = field(default_factory=dict)
 
@@ -164,7 +166,8 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
         )
     figures |= _verdict(request, figures, original, retrained)
     metrics |= {f"unlearned/{key}": value for key, value in figures.items()}
-    return Audited(metrics, outputs, retrained, curves)
+    before = original.outputs if original else None
+    return Audited(metrics, outputs, before, retrained, curves)
 
 
 def _measured(
