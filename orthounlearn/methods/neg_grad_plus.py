@@ -18,12 +18,12 @@ class NegGradPlus(LossMethod):
     tuned).
 
     Deviations:
-        - BatchNorm statistics are frozen for both batches (`batch_norm: train` is the authors'
-          code). Theirs normalises the forgotten batch with its own statistics, which then make up
-          half of the running ones, and the network collapses to what they are. To freeze them for
-          that batch alone works no better: the ascent then finds the damage that only the running
-          statistics do, and the descent on a batch with its own does not see it.
-        - If D_f is the longer set, an epoch passes over it and D_r cycles; theirs ends with D_r.
+        BatchNorm statistics are frozen for both batches (`batch_norm: train` is the authors' code),
+        since theirs normalises the forgotten batch with its own statistics, which then make up half
+        of the running ones, and the network collapses to what they are. To freeze them for that
+        batch alone works no better: the ascent then finds the damage that only the running
+        statistics do, and the descent on a batch with its own does not see it.
+        If D_f is the longer set, an epoch passes over it and D_r cycles; theirs ends with D_r.
 
     Args:
         optimizer: See `LossMethod`.
