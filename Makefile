@@ -13,7 +13,6 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 STAMP := $(VENV)/.installed
 RUN := $(VENV)/bin/orthounlearn
-comma := ,
 
 # Lists become Hydra lists; METHODS may also be the name of a file in conf/methods.
 AXES = $(if $(MODELS),'table.models=[$(MODELS)]') $(if $(REGULARIZERS),'table.regularizers=[$(REGULARIZERS)]') \
@@ -55,8 +54,8 @@ reproduce-method: $(STAMP)  ## Tables of class transport: all classes, class aft
 	$(RUN) sweep experiment=cifar10_in_turn table.jobs=$(JOBS) $(ARGS)
 	$(RUN) sweep experiment=cifar10_ablation table.jobs=$(JOBS) $(ARGS)
 
-tune: $(STAMP)  ## Choose a method's settings on validation images: make tune METHODS=soft_prune
-	set -e; for method in $(subst $(comma), ,$(METHODS)); do \
+tune: $(STAMP)  ## Choose settings on validation images: make tune METHODS=soft_prune,salun, or METHODS=all
+	@set -e; methods=$$($(VENV)/bin/python tools/tunable.py '$(METHODS)'); for method in $$methods; do \
 	  $(RUN) tune experiment=$(DATA)_$(PRESET) method=$$method $(ARGS); done
 
 report: $(STAMP)  ## Table of all finished runs, and a page with all figures

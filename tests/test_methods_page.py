@@ -122,7 +122,9 @@ def test_controls_have_the_values_of_what_they_control(tool: ModuleType, section
     for path in Path(CONF_DIR, "method", "tuned").glob("*/random_mask.yaml"):
         ours = OmegaConf.to_container(tool.read_config(path.with_name("soft_prune.yaml")))
         assert tool.read_config(path) == ours
-        assert ours["tuned"]["command"] in section["random_mask"]
+        row = re.search(rf"^\| {path.parent.name} \|.*$", section["random_mask"], re.MULTILINE)
+        assert "values of [soft_prune](#soft_prune)" in row[0]
+        assert ours["tuned"]["command"] not in section["random_mask"]
 
 
 def test_tuned_values_stand_beside_their_command(tool: ModuleType, section: dict[str, str]):
@@ -131,10 +133,22 @@ def test_tuned_values_stand_beside_their_command(tool: ModuleType, section: dict
     for path in files:
         node = tool.read_config(path)
         row = re.search(rf"^\| {path.parent.name} \|.*$", section[path.stem], re.MULTILINE)
-        assert node["tuned"]["command"] in row[0]
+        own = node["tuned"]["method"] == path.stem
+        assert (node["tuned"]["command"] in row[0]) == own
+        assert (f"{node['tuned']['objective']} in" in row[0]) == own
         for key, value in node.items():
             if isinstance(value, (int, str)):
                 assert f"`{key}={value}`" in row[0]
+
+
+def test_a_smaller_budget_of_trials_is_told(page: str):
+    intro = page.partition("\n## ")[0]
+    assert "- digits_cpu: 16 trials for each method; but 1 for class_transport," in intro
+    assert "- cifar10_cpu: 8 trials for each method." in intro
+
+
+def test_no_method_leaves_its_source_or_deviations_open(page: str):
+    assert "not stated" not in page
 
 
 def test_check_tells_a_page_that_is_out_of_date(

@@ -177,7 +177,7 @@ def option_texts(kind: type) -> dict[str, str]:
 def page() -> str:
     """Return the whole page."""
     methods = find_methods()
-    parts = [_INTRODUCTION, _summary(methods)]
+    parts = [_INTRODUCTION, _budgets(), _summary(methods)]
     parts += [_section(method) for method in methods]
     return "\n".join(parts)
 
@@ -268,10 +268,35 @@ def _space(space: Mapping[str, Any]) -> str:
 def _tuned_rows(name: str) -> Iterator[tuple[str, ...]]:
     for path in sorted(METHODS.glob(f"tuned/*/{name}.yaml")):
         node: Any = OmegaConf.to_container(read_config(path))
-        about = node.pop("tuned", {})
+        about = node.pop("tuned")
         values = ", ".join(f"`{key}={_text(value)}`" for key, value in _flat(node))
-        objective = f"{about['objective']} in {about['trials']} trials" if about else "not stated"
-        yield path.parent.name, values, objective, f"`{about.get('command', 'hand')}`"
+        whose = about["method"]
+        if whose == name:
+            trials = "1 trial" if about["trials"] == 1 else f"{about['trials']} trials"
+            found = f"{about['objective']} in {trials}", f"`{about['command']}`"
+        else:
+            found = "not its own", f"values of [{whose}](#{whose})"
+        yield path.parent.name, values, *found
+
+
+def _budgets() -> str:
+    """Return how many trials chose the tuned values of each experiment, and who had others."""
+    budgets: dict[str, dict[int, list[str]]] = {}
+    for path in sorted(METHODS.glob("tuned/*/*.yaml")):
+        about = read_config(path)["tuned"]
+        if about["method"] == path.stem:
+            of_experiment = budgets.setdefault(path.parent.name, {})
+            of_experiment.setdefault(about["trials"], []).append(path.stem)
+    lines = []
+    for experiment, by_trials in budgets.items():
+        usual = max(by_trials, key=lambda trials: len(by_trials[trials]))
+        others = "; ".join(
+            f"but {trials} for {', '.join(names)}, as its command says"
+            for trials, names in sorted(by_trials.items())
+            if trials != usual
+        )
+        lines.append(f"- {experiment}: {usual} trials for each method{others and '; ' + others}.")
+    return "\n".join(["The budget of tuning:", "", *lines, ""])
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - any value of a config

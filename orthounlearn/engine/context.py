@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from orthounlearn.data.splits import Splits
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.kept import keep
 from orthounlearn.engine.store import ensure_trained
+from orthounlearn.errors import UsageError
 from orthounlearn.files import digest
 from orthounlearn.lit.callbacks import Status
 from orthounlearn.lit.loss_method import fit_loss_method
@@ -56,6 +57,7 @@ class RequestContext:
         kept_folder: Path,
         shadow: int | None = None,
     ) -> None:
+        _refuse_reserved(method, method.prepare_uses | method.uses)
         self._experiment = experiment
         self._method = method
         self._before_all = splits
@@ -200,6 +202,7 @@ class RequestContext:
         )
 
     def _check(self, split: SplitName) -> None:
+        _refuse_reserved(self._method, {split})
         declared = self._method.prepare_uses if self._preparing else self._method.uses
         if split not in declared:
             phase = "prepare_uses" if self._preparing else "uses"
@@ -207,3 +210,20 @@ class RequestContext:
                 f"{type(self._method).__name__} reads {split}, which its `{phase}` does not "
                 "declare."
             )
+
+
+def _refuse_reserved(method: UnlearningMethod, splits: Iterable[str]) -> None:
+    """Refuse sets that belong to the audit alone, whatever a method declares.
+
+    Raises:
+        UsageError: A method may not read one of them.
+    """
+    readable = get_args(SplitName)
+    reserved = sorted(set(splits) - set(readable))
+    if reserved:
+        raise UsageError(
+            f"Expected {type(method).__name__} to declare and read sets out of "
+            f"{', '.join(readable)}, but got {', '.join(reserved)}: test images are the audit's "
+            "alone. Take that out of its `uses` or `prepare_uses`; what a method has to judge "
+            "itself by is forget_val and retain_val."
+        )

@@ -1,6 +1,5 @@
 """What a run says of itself in `run.json`: what a report names it by, and tells it apart by."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from orthounlearn.config.build import settings
 from orthounlearn.data.splits import SPLIT_NAMES
 from orthounlearn.engine.experiment import environment
 from orthounlearn.engine.request import AUDIT_VERSION, Request
+from orthounlearn.engine.tuned import trials_of
 from orthounlearn.files import digest, file_digest
 
 
@@ -16,7 +16,7 @@ def identity_of(request: Request) -> dict[str, Any]:
     experiment = request.experiment
     config = experiment.config
     return named(request) | {
-        "trials": _trials(config["method"]),
+        "trials": trials_of(config["method"]) if config["method"] else None,
         "key": request.key,
         "audit": AUDIT_VERSION,
         "origin": request.origin,
@@ -83,15 +83,6 @@ def _original(request: Request) -> str | None:
     if config["method"]:
         return request.origin
     return file_digest(Path(config["original"])) if config["original"] else None
-
-
-def _trials(method: Mapping[str, Any] | None) -> int | None:
-    """Return how many trials chose the method's values; None where there is nothing to choose."""
-    if not method:
-        return None
-    if method.get("tuned"):
-        return int(method["tuned"]["trials"])
-    return 0 if method.get("search") else None
 
 
 def audited_file(request: Request) -> Path:

@@ -10,12 +10,10 @@ from typing import Any
 import optuna
 import yaml
 from lightning import seed_everything
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
 from torch import nn
 
 from orthounlearn.config.build import (
+    NOTES,
     build,
     chosen_experiment,
     command_line_overrides,
@@ -27,11 +25,13 @@ from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.context import RequestContext
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.own_code import sources
-from orthounlearn.engine.request import refuse_others_options
+from orthounlearn.engine.request import AUDIT_VERSION, refuse_others_options
+from orthounlearn.engine.search import WORST, judged, search
 from orthounlearn.engine.store import StoredModel, ensure_trained
 from orthounlearn.engine.timing import run_once
+from orthounlearn.engine.tuned import recorded
 from orthounlearn.errors import DivergedError, UsageError
-from orthounlearn.files import digest, make_folder, write_text
+from orthounlearn.files import digest, write_text
 from orthounlearn.methods.base import UnlearningMethod
 from orthounlearn.metrics.accuracy import micro_accuracy
 
@@ -77,7 +77,8 @@ def tune(experiment: Experiment, *, tuned_dir: Path) -> Path:
         The written file.
 
     Raises:
-        UsageError: The method declares no search, or an axis is empty.
+        UsageError: The method declares no search, an axis is empty, or the method refuses the
+            request at its own values.
     """
     refuse_others_options(experiment, job="tune")
     method, options = experiment.config["method"], experiment.config["tune"]
@@ -90,18 +91,17 @@ def tune(experiment: Experiment, *, tuned_dir: Path) -> Path:
     if not options:
         raise UsageError("Expected experiment=NAME with a `tune` node, such as digits_cpu.")
     cells = _cells(experiment, options)
-    study = _study(experiment, space, cells)
-    # First the method's own values, so that what is found is never worse than them.
-    study.enqueue_trial({key: _at(method, key) for key in space}, skip_if_exists=True)
-    finished = _completed(study)
 
-    def objective(trial: optuna.Trial) -> float:
-        values = {key: _suggest(trial, key, node) for key, node in space.items()}
-        losses = [_loss(cell, with_values(method, values)) for cell in cells]
-        _log.info("%s: %.4f with %s", method["name"], fmean(losses), values)
-        return fmean(losses)
+    def judge(values: Mapping[str, Any]) -> float:
+        return fmean(_loss(cell, with_values(method, values)) for cell in cells)
 
-    study.optimize(objective, n_trials=max(0, int(options["trials"]) - finished))
+    study = search(
+        _path(experiment, space, cells),
+        space=space,
+        own={option: _at(method, option) for option in space},
+        judge=judge,
+        trials=int(options["trials"]),
+    )
     return _write(experiment, study, cells, tuned_dir)
 
 
@@ -123,44 +123,21 @@ def _cells(experiment: Experiment, options: Mapping[str, Any]) -> list[Cell]:
     return cells
 
 
-def _study(experiment: Experiment, space: Mapping[str, Any], cells: Sequence[Cell]) -> optuna.Study:
-    """Open the stored search of exactly this question."""
-    name = experiment.config["method"]["name"]
-    own = sources(experiment.config["method"])
+def _path(experiment: Experiment, space: Mapping[str, Any], cells: Sequence[Cell]) -> Path:
+    """Return the file of exactly this question, asked of this version of the code."""
+    method = experiment.config["method"]
+    own = sources(method)
     question = digest(
         {
-            "method": settings(experiment.config["method"]),
+            "version": AUDIT_VERSION,  # raised where a method is changed: old answers are not its
+            "method": settings(method),
             "space": space,
             "cells": [[cell.stored.key, cell.splits.hash] for cell in cells],
             **({"sources": own} if own else {}),
         }
     )
-    path = experiment.runs / "tune" / experiment.data.name / f"{name}_{question[:8]}.log"
-    make_folder(path.parent)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        study_name=name,
-        storage=JournalStorage(JournalFileBackend(str(path))),
-        load_if_exists=True,
-    )
-    # With one seed for all, a search that goes on would draw what it has drawn before.
-    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
-    return study
-
-
-def _completed(study: optuna.Study) -> int:
-    """Return how many settings were judged; one that was interrupted is tried again."""
-    return sum(trial.state == TrialState.COMPLETE for trial in study.trials)
-
-
-def _suggest(trial: optuna.Trial, key: str, node: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    if "choices" in node:
-        return trial.suggest_categorical(key, node["choices"])
-    if isinstance(node["low"], int) and isinstance(node["high"], int):
-        return trial.suggest_int(key, node["low"], node["high"], log=node.get("log", False))
-    return trial.suggest_float(
-        key, node["low"], node["high"], log=node.get("log", False), step=node.get("step")
-    )
+    folder = experiment.runs / "tune" / experiment.data.name
+    return folder / f"{method['name']}_{question[:8]}.log"
 
 
 def _loss(cell: Cell, node: Mapping[str, Any]) -> float:
@@ -176,10 +153,20 @@ def _loss(cell: Cell, node: Mapping[str, Any]) -> float:
     try:
         unlearned = run_once(method, net, context)
         found = _accuracies(experiment, unlearned, cell.splits)
-    except DivergedError as error:  # as bad as forgetting nothing and losing everything
+    except DivergedError as error:
         _log.info("%s", error)
-        return 2.0
-    return found["forget_val"] + max(0.0, cell.retain_val - found["retain_val"])
+        return WORST
+    return objective(found, retain_val_before=cell.retain_val)
+
+
+def objective(accuracies: Mapping[str, float], *, retain_val_before: float) -> float:
+    """Return what is left of the class and what was lost of the others, 0 at best.
+
+    >>> objective({"forget_val": 0.25, "retain_val": 0.5}, retain_val_before=0.75)
+    0.5
+    """
+    lost = retain_val_before - accuracies["retain_val"]
+    return accuracies["forget_val"] + max(0.0, lost)
 
 
 def _accuracies(experiment: Experiment, net: nn.Module, splits: Splits) -> dict[str, float]:
@@ -211,24 +198,31 @@ def with_values(node: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
 def _write(
     experiment: Experiment, study: optuna.Study, cells: Sequence[Cell], tuned_dir: Path
 ) -> Path:
-    name = experiment.config["method"]["name"]
+    method = experiment.config["method"]
+    name = method["name"]
+    chosen = {
+        key: float(f"{value:.4g}") if isinstance(value, float) else value
+        for key, value in {**_set_by_hand(experiment), **study.best_params}.items()
+    }
     best: dict[str, Any] = {}
-    for key, value in {**_set_by_hand(experiment), **study.best_params}.items():
+    for key, value in chosen.items():
         node = best
         *parents, leaf = key.split(".")
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[leaf] = float(f"{value:.4g}") if isinstance(value, float) else value
+        node[leaf] = value
     best["tuned"] = {
+        "method": name,
         "command": f"orthounlearn tune {' '.join(command_line_overrides())}",
         "split": " + ".join(SPLITS),
-        "trials": _completed(study),
+        "trials": judged(study),
         "objective": round(study.best_value, 4),
         "cells": [
             f"{cell.stored.folder.name}: {cell.experiment.data.class_names[c]}"
             for cell in cells
             for c in cell.splits.forget
         ],
+        "settings": recorded(with_values(method, chosen)),
     }
     path = tuned_dir / chosen_experiment() / f"{name}.yaml"
     header = "# @package method\n# Written by `orthounlearn tune`; see `tuned` for how.\n"
@@ -240,7 +234,7 @@ def _set_by_hand(experiment: Experiment) -> dict[str, Any]:
     """Return the options of the method that the command line set, by dotted key."""
     found: dict[str, Any] = {}
     for override in command_line_overrides():
-        key = override.lstrip("+").partition("=")[0]
-        if key.startswith("method."):
-            found[key.removeprefix("method.")] = _at(experiment.config, key)
+        group, _, key = override.lstrip("+").partition("=")[0].partition(".")
+        if group == "method" and key and key.partition(".")[0] not in NOTES:
+            found[key] = _at(experiment.config["method"], key)
     return found

@@ -1,6 +1,7 @@
 """The training loop of a loss method, in a Trainer of its own: an outer one is not rebound."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
@@ -106,6 +107,7 @@ def fit_loss_method(
     """
     optimizer = method.optimizer(method.parameters(net))
     training = net.training
+    scaling: dict[str, Any] = {}
     for number, phase in enumerate(method.phases()):
         module = LitPhase(
             net,
@@ -116,5 +118,9 @@ def fit_loss_method(
             seed=seed * 1_000_003 + number,
         )
         batches = CombinedLoader(dict(loaders(phase, number)), mode="max_size_cycle")
-        trainer(phase.epochs).fit(module, batches)
+        fitting = trainer(phase.epochs)
+        if scaling:  # of 16-mixed: a new one would skip steps until it fits these gradients again
+            fitting.precision_plugin.load_state_dict(scaling)
+        fitting.fit(module, batches)
+        scaling = fitting.precision_plugin.state_dict()
     net.train(training)

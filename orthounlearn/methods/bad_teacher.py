@@ -25,8 +25,8 @@ class BadTeacher(LossMethod):
 
     Forgotten and retained images come shuffled together, at temperature 1.
 
-    Source: Chundawat et al., "Can Bad Teaching Induce Forgetting?", arXiv 2205.08096 (Adam 1e-4,
-    1 epoch, batch 256, 30 % of D_r).
+    Source: Chundawat et al., "Can Bad Teaching Induce Forgetting?", arXiv 2205.08096;
+    vikram2000b/bad-teaching-unlearning@f1aa988 (Adam 1e-4, 1 epoch, batch 256, 30 % of D_r).
 
     Deviations:
         The mean is over images; their `kl_div(reduction="mean")` also divides by the number of

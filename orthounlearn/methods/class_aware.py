@@ -29,7 +29,8 @@ class ClassAware(UnlearningMethod):
     0 for one that no forgotten or every other image needs; such a one is never removed.
 
     Source: the importance of Jiang et al., "Class-Aware Pruning for Efficient Neural Networks",
-    arXiv 2312.05875 (10 images per class; τ 1e-50, which is 0 in float32).
+    arXiv 2312.05875; HWAI-TUDa/Class-Aware-Pruning (10 images per class; τ 1e-50, which is 0 in
+    float32).
 
     Deviations:
         The paper prunes to compress: it sums N over all classes (before the maximum over pixels),

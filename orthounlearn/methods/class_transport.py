@@ -54,6 +54,8 @@ class ClassTransport(UnlearningMethod):
     Source: ours. To renormalise without the class is the idea of DELETE (Zhou et al., CVPR 2025);
     the critics are those of domain-adversarial training (Ganin et al., arXiv 1505.07818).
 
+    Deviations: none; it is our own method, and no published one to deviate from.
+
     Args:
         cut: Share of the network's blocks that stay as they are, in [0, 1): early layers hold
             little that tells one class from the others.

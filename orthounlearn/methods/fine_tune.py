@@ -12,7 +12,8 @@ class FineTune(LossMethod):
     r"""Minimise CE(D_r) from the original weights.
 
     Source: the FT baseline of Jia et al., "Model Sparsity Can Simplify Machine Unlearning",
-    arXiv 2304.04934 (SGD 0.01, momentum 0.9, weight decay 5e-4, 10 epochs, batch 256).
+    arXiv 2304.04934; OPTML-Group/Unlearn-Sparse@80ba55d and Unlearn-Saliency@a6e89fd (SGD 0.01,
+    momentum 0.9, weight decay 5e-4, 10 epochs, batch 256).
 
     Deviations: none.
     """

@@ -23,8 +23,9 @@ class Fisher(UnlearningMethod):
     for the classifier. v is averaged over dimension 1 where there is one, and ten times as large
     in the classifier and in every 1-d tensor (biases, BatchNorm).
 
-    Source: Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", arXiv 1911.04933 (α
-    between 1e-9 and 1e-6 in later comparisons; 1e-7 in SCRUB's).
+    Source: Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net", arXiv 1911.04933;
+    AdityaGolatkar/SelectiveForgetting@4c02825 (α between 1e-9 and 1e-6 in later comparisons; 1e-7
+    in SCRUB's).
 
     Deviations:
         F is the expectation of its definition, over single images. The released code takes the

@@ -22,8 +22,9 @@ class Influence(UnlearningMethod):
     of D_f out of the training loss and gives their weight to D_r.
 
     Source: the IU baseline (wfisher) of Jia et al., "Model Sparsity Can Simplify Machine
-    Unlearning", arXiv 2304.04934 (N 1000, κ 1 implied, α tuned; 0.2 is a placeholder of their
-    parser), after Singh and Alistarh, "WoodFisher", arXiv 2004.14340.
+    Unlearning", arXiv 2304.04934; OPTML-Group/Unlearn-Sparse@80ba55d (N 1000, κ 1 implied, α
+    tuned; 0.2 is a placeholder of their parser), after Singh and Alistarh, "WoodFisher", arXiv
+    2004.14340.
 
     Deviations:
         WoodFisher reaches the inverse by N rank-one updates, each of which needs all earlier

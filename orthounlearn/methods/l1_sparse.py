@@ -15,9 +15,10 @@ from orthounlearn.methods.fine_tune import FineTune
 class L1Sparse(FineTune):
     r"""Minimise CE(D_r) + a_t ‖θ‖₁ with a_t = a (1 − t / (E − E₀)), 0 in the last E₀ of E epochs.
 
-    Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning", arXiv 2304.04934 (SGD
-    0.01, 10 epochs, E₀ = 0; ‖·‖₁ of all parameters, those of BatchNorm too). Their code's a = 0.2
-    is a placeholder; those who ran it again take 1e-4 to 5e-4.
+    Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning", arXiv 2304.04934;
+    OPTML-Group/Unlearn-Sparse@80ba55d (SGD 0.01, 10 epochs, E₀ = 0; ‖·‖₁ of all parameters, those
+    of BatchNorm too). Their code's a = 0.2 is a placeholder; those who ran it again take 1e-4 to
+    5e-4.
 
     Deviations: none.
 

@@ -13,15 +13,16 @@ from orthounlearn.methods.base import Batch, LossMethod, Training
 class NegGradPlus(LossMethod):
     r"""Minimise α·CE(D_r) − (1 − α)·CE(D_f): one batch of each set per step.
 
-    Source: Kurmanji et al., "Towards Unbounded Machine Unlearning", arXiv 2302.09880 (SGD 0.01,
-    5 epochs over D_r; α 0.95 to 0.9999, tuned).
+    Source: Kurmanji et al., "Towards Unbounded Machine Unlearning", arXiv 2302.09880;
+    meghdadk/SCRUB@98ffb11, kairanzhao/RUM@f593c9d (SGD 0.01, 5 epochs over D_r; α 0.95 to 0.9999,
+    tuned).
 
     Deviations:
-        BatchNorm statistics are frozen for both batches (`batch_norm: train` is the authors' code).
-        Theirs normalises the forgotten batch with its own statistics, which then make up half of
-        the running ones, and the network collapses to what they are. To freeze them for that batch
-        alone works no better: the ascent then finds the damage that only the running statistics
-        do, and the descent on a batch with its own does not see it.
+        BatchNorm statistics are frozen for both batches (`batch_norm: train` is the authors' code),
+        since theirs normalises the forgotten batch with its own statistics, which then make up half
+        of the running ones, and the network collapses to what they are. To freeze them for that
+        batch alone works no better: the ascent then finds the damage that only the running
+        statistics do, and the descent on a batch with its own does not see it.
         If D_f is the longer set, an epoch passes over it and D_r cycles; theirs ends with D_r.
 
     Args:

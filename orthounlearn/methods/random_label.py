@@ -14,18 +14,19 @@ class RandomLabel(LossMethod):
     r"""Minimise CE on the shuffled union of D_r and D_f with y′ ~ U({0..K−1} ∖ {y}) on D_f.
 
     Source: Graves et al., "Amnesiac Machine Learning", arXiv 2010.10981, as the RL baseline of
-    Fan et al., "SalUn", arXiv 2310.12508 (SGD 0.01, momentum 0.9, weight decay 5e-4, 10 epochs,
-    batch 256).
+    Fan et al., "SalUn", arXiv 2310.12508; OPTML-Group/Unlearn-Saliency@a6e89fd (SGD 0.01, momentum
+    0.9, weight decay 5e-4, 10 epochs, batch 256).
 
-    y′ is drawn anew each time an image comes up, as in SalUn's code (amnesiac unlearning draws
-    once per image, but a batch does not say which images it holds): the target is then the uniform
-    distribution over the other classes, not one wrong class that could be learned by heart. Of
-    several forgotten classes, one's images may be given another's label, as the formula says.
+    y′ is drawn anew each time an image comes up, as in SalUn's code, which draws for each epoch
+    (amnesiac unlearning draws once per image, but a batch does not say which images it holds): the
+    target is then the uniform distribution over the other classes, not one wrong class that could
+    be learned by heart. Of several forgotten classes, one's images may be given another's label,
+    as the formula says.
 
     Deviations:
         Never the true label; SalUn's draws may repeat it.
-        The shuffled union on every data set. SalUn takes it for CIFAR-100 alone, and for CIFAR-10
-        all of D_f before all of D_r, which is another algorithm.
+        The shuffled union on every data set. SalUn's code takes it for CIFAR-100 and Tiny
+        ImageNet; for CIFAR-10 and SVHN it takes all of D_f before all of D_r, another algorithm.
     """
 
     uses = frozenset({"forget_train", "retain_train"})

@@ -17,7 +17,8 @@ class RandomMask(SoftPrune):
     So each site loses the same number of channels at the same strengths, and only the choice of
     the channels differs. What soft pruning gains over this is owed to its score.
 
-    Source: the random-mask control of the federated re-implementation of arXiv 2506.19891v2.
+    Source: the random-mask control of the federated re-implementation of arXiv 2506.19891v2,
+    sijoon-sung/aircomp_OTA_unlearning@2684895.
 
     Deviations: none. The options are those of `SoftPrune` and keep their values there; a search of
     its own would make it another method. The draw depends on the seed and on the request.

@@ -18,14 +18,31 @@ from orthounlearn.methods.base import Context, UnlearningMethod
 
 
 class SoftPrune(UnlearningMethod):
-    """Scale the channels with the largest activation difference by min(1 − floor, r/k).
+    """Scale the k channels of highest score in each site by min(1 − floor, r/k), r = 1..k by rank.
+
+    The score is how much more a channel answers to the forgotten classes than to the others: the
+    difference of its mean activations (`activation_difference`), that difference over their sum
+    (`normalised_difference`), or the TF·IDF of `tfidf_prune` (`tf_idf`). See `masking.scores`.
 
     Source: Gong, Yang, Tang, "Orthogonal Soft Pruning for Efficient Class Unlearning",
-    arXiv 2506.19891 (v2 "FedOrtho"), as re-implemented from its formulas second-hand. Deviations
-    by default: only the channels that the classifier reads are touched, since the literal
-    "25 % of every layer" (`method=soft_prune_literal`) costs a small ResNet most of its retained
-    accuracy; a residual sum is attenuated in all its terms; BatchNorm is scaled so that the
-    activation is attenuated exactly.
+    arXiv 2506.19891 (v2 "FedOrtho"), second-hand: from its formulas as in
+    sijoon-sung/aircomp_OTA_unlearning@2684895 (activation difference; 25 % of the channels of every
+    layer, factor at most 0.5).
+
+    Deviations:
+        By default only the channels that the classifier reads are touched (`sites: last`), 30 % of
+        them instead of 25 %, and all the way (`floor: 1.0`) instead of by half at least: the
+        published values on every layer cost a small ResNet most of its retained accuracy. They
+        are those of `soft_prune_literal`.
+        Activations are measured after BatchNorm, where the next layer reads them, not at the
+        convolution. This and the next two hold for `soft_prune_literal` as well.
+        A residual sum is one set of channels, ranked together and attenuated in all its terms;
+        the code that is followed has no residual network.
+        The original is trained in one place, with any regulariser, instead of in two federated
+        stages.
+        BatchNorm is scaled so that the activation is attenuated exactly (`norm_handling: clean`);
+        `literal` scales the kernel and its bias as published, and BatchNorm goes on subtracting
+        the old mean.
 
     Preparation measures the statistics of all classes and ranks the channels for each; the request
     reads no data and multiplies a few weights.

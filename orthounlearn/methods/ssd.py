@@ -15,8 +15,8 @@ class SSD(UnlearningMethod):
     I_D is the mean over the whole train set and known before the request, I_f the one over D_f.
 
     Source: Foster, Schoepf, Brintrup, "Fast Machine Unlearning Without Retraining Through
-    Selective Synaptic Dampening", arXiv 2308.07707 (ResNet-18: α 10, λ 1; ViT: α 5; PinsFaces:
-    α 50, λ 0.1).
+    Selective Synaptic Dampening", arXiv 2308.07707; if-loops/selective-synaptic-dampening@cdfdc0e
+    (ResNet-18: α 10, λ 1; ViT: α 5; PinsFaces: α 50, λ 0.1).
 
     Deviations:
         The squares are those of single images. The released code squares the mean gradient of

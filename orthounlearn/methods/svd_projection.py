@@ -26,8 +26,9 @@ class SvdProjection(UnlearningMethod):
     (a = α_r). All activations are those of the original network; biases stay as they are.
 
     Source: Kodge, Saha, Roy, "Deep Unlearning: Fast and Efficient Gradient-free Approach to Class
-    Forgetting", arXiv 2312.00761 (900 images of each set and up to 10,000 patches per layer;
-    CIFAR-10: α_r 100, α_f 3; CIFAR-100: 990 images, α_r 1000, α_f 30).
+    Forgetting", arXiv 2312.00761; sangamesh-kodge/class_forgetting@e27aeb2 (900 images of each set
+    and up to 10,000 patches per layer; CIFAR-10: α_r 100, α_f 3; CIFAR-100: 990 images, α_r 1000,
+    α_f 30).
 
     Deviations:
         α is chosen on validation images by tuning, theirs on test images.
@@ -41,7 +42,7 @@ class SvdProjection(UnlearningMethod):
         alpha_r: Scale of the retained directions; positive.
         alpha_f: Scale of the forgotten directions; positive.
         samples: Images of each of the two sets, the same share of each class.
-        patches: Patches per layer and set.
+        patches: The most per layer and set, but one of each image at least.
     """
 
     uses = frozenset({"forget_train", "retain_train"})
@@ -65,7 +66,7 @@ class SvdProjection(UnlearningMethod):
         self.alpha_r = alpha_r
         self.alpha_f = alpha_f
         self.samples = samples
-        self.per_image = -(-patches // samples)
+        self.per_image = max(1, patches // samples)
 
     @torch.no_grad()
     def unlearn(self, net: nn.Module, context: Context) -> nn.Module:

@@ -25,8 +25,8 @@ class TfIdfPrune(UnlearningMethod):
     output), before BatchNorm.
 
     Source: Wang, Guo, Xie, Qi, "Federated Unlearning via Class-Discriminative Pruning",
-    arXiv 2110.11794 (share on CIFAR-10: 0.04 to 0.06 for ResNets, 0.10 to 0.17 for VGGs;
-    CIFAR-100: 0.10 and 0.15).
+    arXiv 2110.11794; wangjunxiao/unlearning (share on CIFAR-10: 0.04 to 0.06 for ResNets, 0.10 to
+    0.17 for VGGs; CIFAR-100: 0.10 and 0.15).
 
     Deviations:
         The most discriminative channels go, as in the paper. The released code keeps the channels

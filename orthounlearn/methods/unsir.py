@@ -24,10 +24,10 @@ class Unsir(LossMethod):
     The noise of each forgotten class f starts as N(0, 1) and minimises
     −CE(N_f, f) + λ·mean ‖N_f‖² with θ₀ fixed. D_f itself is not read.
 
-    Source: Tarun et al., "Fast Yet Effective Machine Unlearning", arXiv 2111.08947 (CIFAR-10:
-    noise of 256 images, λ 0.1, 40 steps of Adam 0.1; impair for 1 epoch of Adam 0.02 on 20 copies
-    of the noise and 1000 images of each retained class; repair for 1 epoch of a new Adam 0.01 on
-    the same 1000; batch 256).
+    Source: Tarun et al., "Fast Yet Effective Machine Unlearning", arXiv 2111.08947;
+    vikram2000b/Fast-Machine-Unlearning@252bc92 (CIFAR-10: noise of 256 images, λ 0.1, 40
+    steps of Adam 0.1; impair for 1 epoch of Adam 0.02 on 20 copies of the noise and 1000 images of
+    each retained class; repair for 1 epoch of a new Adam 0.01 on the same 1000; batch 256).
 
     Deviations:
         Noise is labelled with its own class; their code labels that of every class 0.

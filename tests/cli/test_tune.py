@@ -33,6 +33,8 @@ def test_tune_writes_what_it_found_and_how(call: Callable, tuned: Path, tmp_path
     note = found["tuned"]
     assert (note["trials"], note["split"]) == (2, "forget_val + retain_val")
     assert note["command"].startswith("orthounlearn tune experiment=digits_cpu method=soft_prune")
+    assert note["method"] == "soft_prune"
+    assert note["settings"].items() >= {"pooling": "mean", "rate": found["rate"]}.items()
     assert not list((tmp_path / "runs/models").glob("*without*")), (
         "the retrained model must not help"
     )
@@ -120,6 +122,86 @@ def test_killed_search_does_not_draw_the_same_again(
         assert call("tune", "method=fine_tune", *axes, "tune.trials=6").code == code
     assert len(judged) == len(set(judged)) == 6
     assert (tuned / "fine_tune.yaml").exists()
+
+
+def test_search_killed_in_its_first_trial_judges_the_methods_own_values(
+    call: Callable, tuned: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tried: list[float] = []
+
+    def watched(_, node):
+        tried.append(node["optimizer"]["lr"])
+        if len(tried) <= 2:
+            raise KeyboardInterrupt
+        return 0.0
+
+    monkeypatch.setattr(tune, "_loss", watched)
+    for code in (130, 130, 0):
+        assert call("tune", "method=fine_tune", *SMALL).code == code
+    assert tried[:3] == [0.01] * 3
+    assert len(tried) == 4
+    assert tried[3] != 0.01
+    assert yaml.safe_load((tuned / "fine_tune.yaml").read_text())["tuned"]["trials"] == 2
+
+
+def test_the_smallest_objective_wins(call: Callable, tuned: Path, monkeypatch: pytest.MonkeyPatch):
+    tried: list[float] = []
+    monkeypatch.setattr(tune, "_loss", lambda _, node: tried.append(node["rate"]) or node["rate"])
+    axes = [axis for axis in SMALL if "trials" not in axis]
+    assert call("tune", "method=class_aware", *axes, "tune.trials=6").code == 0
+    found = yaml.safe_load((tuned / "class_aware.yaml").read_text())
+    assert min(tried) < max(tried)
+    assert found["rate"] == pytest.approx(min(tried))
+    assert found["tuned"]["objective"] == pytest.approx(min(tried))
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain", "left"),
+    [(0.0, 0.9, 0.0), (0.25, 0.9, 0.25), (0.0, 0.5, 0.4), (0.25, 0.5, 0.65), (0.25, 1.0, 0.25)],
+)
+def test_objective_by_hand(
+    open_job: Callable, monkeypatch: pytest.MonkeyPatch, forget: float, retain: float, left: float
+):
+    """On a cell whose original has 90 %: what is left of the class and what the others lost."""
+    experiment = open_job("method=zero_row")
+    stored = tune.ensure_trained(experiment, seed=0)
+    cell = tune.Cell(experiment, experiment.splits((1,)), stored, 0.9)
+    found = {"forget_val": forget, "retain_val": retain}
+    monkeypatch.setattr(tune, "_accuracies", lambda *_: found)
+    assert tune._loss(cell, experiment.config["method"]) == pytest.approx(left)
+
+
+def test_another_version_of_the_code_is_searched_anew(
+    call: Callable, tuned: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tried: list[dict] = []
+    monkeypatch.setattr(tune, "_loss", lambda _, node: tried.append(node) or 1.0)
+    for version, trials in ((1, 2), (1, 2), (2, 4)):
+        monkeypatch.setattr(tune, "AUDIT_VERSION", version)
+        assert call("tune", "method=soft_prune", *SMALL).code == 0
+        assert len(tried) == trials
+    assert tuned.exists()
+
+
+def test_setting_that_the_method_refuses_is_a_bad_one(call: Callable, tuned: Path):
+    """A ResNet-20 has 22 layers, and a draw out of 200 is more than that (of this seed, always)."""
+    result = call(
+        "tune", "method=cf_k", "method.epochs=1", "method.k=2",
+        "method.search.k.high=200", *SMALL,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "method.k" in result.err
+    found = yaml.safe_load((tuned / "cf_k.yaml").read_text())
+    assert found["k"] == 2
+    assert found["tuned"]["trials"] == 2
+    assert found["tuned"]["objective"] < 2
+
+
+def test_own_values_that_are_none_of_the_choices_are_refused(call: Callable, tuned: Path):
+    result = call("tune", "method=soft_prune", "method.floor=0.6", *SMALL)
+    assert result.code == 2
+    assert "method.floor to be one of those that are searched, [0.5, 0.75, 1.0]" in result.err
+    assert not tuned.exists()
 
 
 def test_diverged_setting_is_the_worst(open_job: Callable):

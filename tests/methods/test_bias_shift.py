@@ -9,7 +9,8 @@ from torch import nn
 
 from orthounlearn.errors import UsageError
 from orthounlearn.methods.bias_shift import BiasShift, smallest_shift
-from tests.methods.toy import Toy, kept, run
+from tests.methods.references import assert_same
+from tests.methods.toy import Toy, convolutional, kept, run
 
 LOGITS = torch.tensor(
     [
@@ -74,3 +75,12 @@ def test_smallest_shift_is_an_order_statistic(margins: list[float], target: floa
 def test_options_out_of_range_are_refused(wrong: dict[str, float]):
     with pytest.raises(UsageError, match=rf"method\.{next(iter(wrong))}"):
         BiasShift(**wrong)
+
+
+def test_features_are_those_of_eval_mode():
+    """Of a network that comes in train mode the same, and its statistics stay."""
+    one, other = convolutional().train(), convolutional().eval()
+    for net in (one, other):
+        run(BiasShift(target=0.0, batch_size=8), net, Toy(1))
+    assert_same(one, other)
+    assert torch.equal(one[1].running_mean, convolutional()[1].running_mean)

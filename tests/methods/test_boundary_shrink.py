@@ -14,7 +14,17 @@ from torch.nn import functional as F
 from orthounlearn.config import CONF_DIR
 from orthounlearn.errors import UsageError
 from orthounlearn.methods.boundary_shrink import BoundaryShrink, fgsm
-from tests.methods.toy import FROZEN, IMAGES, LABELS, MEAN_C11, PIXELS, STD_C11, Toy, linear
+from tests.methods.toy import (
+    FROZEN,
+    IMAGES,
+    LABELS,
+    MEAN_C11,
+    PIXELS,
+    STD_C11,
+    Toy,
+    convolutional,
+    linear,
+)
 
 
 def in_pixels(images: Tensor) -> np.ndarray:
@@ -77,6 +87,19 @@ def test_shrink_is_cross_entropy_with_the_label_of_the_attacked_image(net: nn.Mo
             parameter.normal_()
     assert torch.equal(method.neighbours(IMAGES, LABELS), neighbours)
     assert all(p.requires_grad for p in started.parameters())
+
+
+def test_neighbours_are_those_of_the_original_in_eval_mode():
+    """The engine hands the network over in eval mode, but a method may not rely on it."""
+    images = IMAGES[:5] + 3  # a batch whose own statistics are far from the running ones
+    of_modes = []
+    for mode in (True, False):
+        method = BoundaryShrink(epsilon=0.1, **FROZEN)
+        started = method.start(convolutional().train(mode), Toy(1))
+        of_modes.append(method.neighbours(images, LABELS[:5]))
+        assert not method._original.training
+        assert started.training == mode
+    assert torch.equal(*of_modes)
 
 
 @pytest.mark.parametrize("forget", [(1,), (1, 2)])

@@ -25,6 +25,7 @@ from orthounlearn.engine.request import open_request
 from orthounlearn.engine.store import ensure_trained
 from orthounlearn.engine.timing import run_once
 from orthounlearn.engine.unlearn import unlearn
+from orthounlearn.errors import UsageError
 from orthounlearn.methods.base import LossMethod, Phase, UnlearningMethod
 from orthounlearn.methods.original import Original
 from orthounlearn.metrics.accuracy import micro_accuracy
@@ -328,6 +329,38 @@ def test_undeclared_sets_are_refused(experiments):
     )  # fmt: skip
     with pytest.raises(PermissionError, match="retain_train"):
         next(iter(context.batches("retain_train", batch_size=4)))
+
+
+class Cheat(Original):
+    """Declares a set that is the audit's alone."""
+
+    uses = frozenset({"forget_train", "forget_test"})
+
+
+class LateCheat(Original):
+    """Declares it when it is asked for already."""
+
+    def unlearn(self, net: nn.Module, context: RequestContext) -> nn.Module:
+        self.uses = frozenset({"forget_test"})
+        next(iter(context.batches("forget_test", batch_size=4)))
+        return net
+
+
+def test_test_images_are_refused_even_where_they_are_declared(experiments):
+    experiment = experiments("original")
+
+    def context_of(method: UnlearningMethod) -> RequestContext:
+        return RequestContext(
+            experiment, method, splits=experiment.splits(FORGET), seed=0,
+            kept_folder=Path("/nowhere"),
+        )  # fmt: skip
+
+    with pytest.raises(UsageError, match=r"Expected Cheat .* but got forget_test.*`uses`"):
+        context_of(Cheat())  # before anything runs
+    late = LateCheat()
+    context = context_of(late)
+    with pytest.raises(UsageError, match=r"Expected LateCheat .* but got forget_test"):
+        late.unlearn(experiment.new_net(0), context)
 
 
 def is_loss_method(name: str) -> bool:

@@ -73,6 +73,23 @@ def test_fisher_of_a_softmax_regression_in_closed_form():
     torch.testing.assert_close(expected, by_hand)
 
 
+def test_variance_of_a_kernel_is_averaged_over_its_inputs_alone():
+    """By hand on a kernel (1, 2, 1, 2): each position keeps its own mean over the two inputs."""
+    fisher = torch.tensor([0.5, 0.25, 0.125, 0.1]).view(1, 2, 1, 2)
+    found = Fisher(alpha=2.0)._variance(fisher, of_head=False)
+    expected = torch.tensor([2 * (2 + 8) / 2, 2 * (4 + 10) / 2])
+    torch.testing.assert_close(found, expected.expand(1, 2, 1, 2), rtol=1e-6, atol=0)
+
+
+def test_variance_of_a_known_fisher_matrix():
+    """1/(F + 10⁻⁸), cut to 10³, and to 10² in the classifier; 10⁻⁸ shows in its sixth digit."""
+    fisher = torch.tensor([0.0, 2e-3, 0.5], dtype=torch.float64)[:, None]
+    for of_head, cap, louder in ((False, 1e3, 1), (True, 1e2, 10)):
+        by_hand = [min(1 / (f + 1e-8), cap) * 3 * louder for f in (0.0, 2e-3, 0.5)]
+        found = Fisher(alpha=3.0)._variance(fisher, of_head=of_head)[:, 0].tolist()
+        assert found == pytest.approx(by_hand, rel=1e-8)
+
+
 def test_fisher_without_noise_changes_nothing_and_the_seed_fixes_it():
     before = values(convolutional())
     for name, value in values(run(Fisher(alpha=0), convolutional().train(), Toy(1))).items():

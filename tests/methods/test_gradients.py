@@ -1,14 +1,18 @@
 """Gradients of single images, against autograd one image at a time; the images drawn."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from orthounlearn.config.build import build
+from orthounlearn.engine.context import RequestContext
+from orthounlearn.methods.base import UnlearningMethod
 from orthounlearn.methods.class_aware import ClassAware
-from orthounlearn.methods.gradients import mean_over_images, sampled_batches
+from orthounlearn.methods.gradients import draw, mean_over_images, sampled_batches
 from tests.methods.references import one_by_one
 from tests.methods.toy import CLASSES, IMAGES, LABELS, Toy, convolutional
 
@@ -72,3 +76,24 @@ def test_samples_keep_the_shares_of_the_classes(samples: int | None, expected: l
     assert len(set(numbers.tolist())) == len(numbers)
     assert torch.equal(labels[numbers], drawn)
     assert max(len(y) for _, y in batches) <= 4
+
+
+def test_samples_are_drawn_and_not_the_first_of_the_data_set(open_shared):
+    """With the engine's own context, whose order is that of the data set unless it is shuffled."""
+    experiment = open_shared("method=fisher")
+    method = build(experiment.config["method"], UnlearningMethod)
+    splits = experiment.splits((3,))
+
+    def drawn(seed: int) -> Tensor:
+        context = RequestContext(
+            experiment, method, splits=splits, seed=seed, kept_folder=Path("/nowhere")
+        )
+        quotas_K = torch.full((10,), 5.0)
+        return torch.cat(
+            [x for x, _ in draw(context, ["retain_train"], quotas_K=quotas_K, batch_size=9)]
+        )
+
+    first, again, other = drawn(0), drawn(0), drawn(1)
+    assert len(first) == 45
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from orthounlearn.methods.leace import Leace, erased_part
-from tests.methods.toy import Toy, run
+from tests.methods.references import assert_same
+from tests.methods.toy import Toy, convolutional, run
 
 
 @pytest.fixture
@@ -96,3 +97,12 @@ def test_the_eraser_is_folded_into_the_classifier(net: nn.Module, forget):
     for c in forget:  # the mean logits tell the class from the others no more
         of_class, others = found[labels == c].mean(0), found[labels != c].mean(0)
         torch.testing.assert_close(of_class, others, atol=1e-4, rtol=1e-4)
+
+
+def test_features_are_those_of_eval_mode():
+    """Of a network that comes in train mode the same, and its statistics stay."""
+    one, other = convolutional().train(), convolutional().eval()
+    for net in (one, other):
+        run(Leace(), net, Toy(1))
+    assert_same(one, other)
+    assert torch.equal(one[1].running_mean, convolutional()[1].running_mean)

@@ -52,6 +52,19 @@ def test_msg_draws_the_weights_with_the_smallest_gradients_anew(
         assert name in before or torch.equal(tensor, state[name])
 
 
+def test_msg_contrasts_with_retained_images_drawn_at_random(net: nn.Module):
+    """The first ones of an ordered data set would all be of one class."""
+    asked: dict[str, bool] = {}
+
+    class Watched(Toy):
+        def batches(self, split: str, *, batch_size: int, **options: bool):
+            asked[split] = options.get("shuffle", False)
+            return super().batches(split, batch_size=batch_size)
+
+    MaskedSmallGradients(share=0.3, damping=0.1, **OPTIONS).start(net, Watched(1))
+    assert asked["retain_train"]
+
+
 def test_msg_draws_from_kaimings_normal_distribution():
     net = nn.Sequential(
         nn.Conv2d(3, 512, 3, stride=2, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(),

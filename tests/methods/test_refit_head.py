@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from orthounlearn.errors import UsageError
 from orthounlearn.methods import refit_head
 from orthounlearn.methods.refit_head import RefitHead
-from tests.methods.toy import CLASSES, IMAGES, LABELS, Toy, run
+from tests.methods.references import assert_same
+from tests.methods.toy import CLASSES, IMAGES, LABELS, Toy, convolutional, run
 
 
 @pytest.fixture
@@ -81,3 +82,12 @@ def test_refit_head_tells_when_it_did_not_converge(blobs, monkeypatch: pytest.Mo
 def test_options_out_of_range_are_refused(wrong: dict[str, float]):
     with pytest.raises(UsageError, match=rf"method\.{next(iter(wrong))}"):
         RefitHead(**wrong)
+
+
+def test_features_are_those_of_eval_mode():
+    """Of a network that comes in train mode the same, and its statistics stay."""
+    one, other = convolutional().train(), convolutional().eval()
+    for net in (one, other):
+        run(RefitHead(weight_decay=0.01, batch_size=16), net, Toy(1))
+    assert_same(one, other)
+    assert torch.equal(one[1].running_mean, convolutional()[1].running_mean)

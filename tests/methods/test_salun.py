@@ -1,5 +1,6 @@
 """SalUn: its saliency in closed form, its mask, and that nothing moves outside of it."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -29,6 +30,19 @@ def test_saliency_is_the_sum_of_the_gradients_of_all_images(batch_size: int):
     torch.testing.assert_close(bias, errors.sum(0), atol=1e-4, rtol=1e-4)
     assert all(p.grad is None for p in parameters)
     assert net.training
+
+
+def test_saliency_is_that_of_eval_mode():
+    one, other = convolutional().train(), convolutional().eval()
+    before = copy.deepcopy(one.state_dict())
+    found = [
+        summed_gradients(net, list(net.parameters()), Toy(1).batches("forget_train", batch_size=8))
+        for net in (one, other)
+    ]
+    for in_train, in_eval in zip(*found, strict=True):
+        assert torch.equal(in_train, in_eval)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in one.state_dict().items())
+    assert all(module.training for module in one.modules())
 
 
 def test_largest_entries_are_ranked_over_all_tensors():

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from orthounlearn.errors import UsageError
 from orthounlearn.methods.svd_projection import SvdProjection, importance, patches_of
-from tests.methods.toy import LABELS, Toy, run
+from tests.methods.references import assert_same
+from tests.methods.toy import LABELS, Toy, convolutional, run
 
 
 def scaled_projection(columns: np.ndarray, alpha: float) -> np.ndarray:
@@ -74,6 +75,36 @@ def test_patches_are_what_the_kernels_multiply(layer: nn.Conv2d | nn.Linear):
         torch.testing.assert_close(outputs_ON.T.reshape(expected.shape), expected)
     else:
         torch.testing.assert_close(outputs_ON, expected.transpose(0, 1).flatten(1))
+
+
+def test_groups_of_a_convolution_are_projected_each_by_its_own_inputs():
+    """Only the second group reads the forgotten direction, so only its kernels lose it."""
+    images = torch.randn(40, 2, 1, 1)
+    images[LABELS == 2] = torch.tensor([0.0, 1.0]).view(2, 1, 1)
+    images[LABELS != 2, 1] = 0
+    conv = nn.Conv2d(2, 4, 1, groups=2)
+    net = nn.Sequential(conv, nn.Flatten(), nn.Linear(4, 4))
+    before = conv.weight.detach().clone()
+    run(SvdProjection(samples=40), net, Toy(2, images=images))
+    torch.testing.assert_close(conv.weight[:2], before[:2])
+    assert conv.weight[2:].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("samples", "patches", "drawn"), [(900, 10_000, 11), (100, 10_000, 100), (20, 10, 1)]
+)
+def test_no_more_patches_are_drawn_than_asked_for(samples: int, patches: int, drawn: int):
+    method = SvdProjection(samples=samples, patches=patches)
+    assert method.per_image == drawn
+    assert drawn == 1 or samples * drawn <= patches
+
+
+def test_activations_are_those_of_eval_mode():
+    """Between a network that comes in train mode and one in eval mode there is no difference."""
+    one, other = convolutional().train(), convolutional().eval()
+    for net in (one, other):
+        run(SvdProjection(samples=40, alpha_f=30), net, Toy(2))
+    assert_same(one, other)
 
 
 def test_drawn_patches_are_different_positions_of_each_image():

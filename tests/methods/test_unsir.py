@@ -51,6 +51,17 @@ def test_noise_modes_come_back():
     assert [module.training for module in net] == [True, False, True, True, True, True]
 
 
+@pytest.mark.parametrize("forget", [(1,), (0, 3)])
+def test_noise_starts_as_standard_normal_images(forget):
+    method = Unsir(**OPTIONS, noise_images=200, noise_steps=0)
+    method.start(convolutional(), Toy(*forget))
+    noise = method._noise
+    assert noise.shape == (200 * len(forget), 3, 8, 8)
+    assert abs(noise.mean()) < 0.02
+    assert noise.std().item() == pytest.approx(1, abs=0.02)
+    assert len({image.sum().item() for image in noise}) == len(noise)
+
+
 @pytest.mark.parametrize("forget", [(2,), (0, 3)])
 def test_impairing_shows_noise_of_each_forgotten_class_under_its_label(forget):
     net = convolutional()
