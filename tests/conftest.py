@@ -71,6 +71,20 @@ def open_shared(
     return _opener(cache_dir, tmp_path_factory.mktemp("shared") / "runs")
 
 
+@pytest.fixture(scope="module")
+def open_by_all(
+    cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Experiment]:
+    """Return what `open_job` returns, for a runs folder that all workers of pytest-xdist share."""
+    base = tmp_path_factory.getbasetemp()
+    return _opener(cache_dir, (base.parent if in_parallel() else base) / "by_all" / "runs")
+
+
+def in_parallel() -> bool:
+    """Tell whether this process is one of several workers."""
+    return "PYTEST_XDIST_WORKER" in os.environ
+
+
 def _opener(cache_dir: Path, runs: Path) -> Callable[..., Experiment]:
     def open_(*overrides: str, job: str = "unlearn") -> Experiment:
         composed = _composed(job, overrides)
