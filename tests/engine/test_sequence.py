@@ -187,6 +187,7 @@ def test_who_comes_second_waits_and_takes_the_result(request_job: Open, carried_
         second.start()
         second.join(1)
         assert second.is_alive()
+        write_json(folder / "audit.json", {})
         write_json(folder / "metrics.json", {"unlearned/acc/forget_test": 0.25})
     second.join(60)
     (folder / "metrics.json").unlink()

@@ -247,7 +247,7 @@ def test_sizes_are_refused_before_anything_is_written(open_job: Open, option: st
 
 
 def test_missing_checkpoint_is_named(request_job: Open):
-    with pytest.raises(UsageError, match=r"no /no/file\.pt"):
+    with pytest.raises(UsageError, match=r"/no/file\.pt is not there"):
         unlearn(open_request(request_job("checkpoint=/no/file.pt")))
 
 
