@@ -72,7 +72,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_no_link_is_broken_and_nothing_is_fetched(site: Path):
     files = [path for path in site.rglob("*.html") if path.name != "404.html"]
     pages = {path: Page(path.read_text(encoding="utf-8")) for path in files}

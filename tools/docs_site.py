@@ -1,6 +1,7 @@
 """Hooks of the documentation site, for mkdocs.yml: pages that are not written in docs/.
 
-README.md is the home page; CONTRIBUTING.md, CHANGELOG.md and the pages of results/ are pages too.
+README.md is the home page; CONTRIBUTING.md, CHANGELOG.md and the pages of results/ are pages too,
+beside the numbers that these link to.
 Every public module has one in the reference. Links between documents fit the repository, so that
 they work on a code host; here they are made to fit the site.
 """
@@ -34,7 +35,11 @@ _LINK = re.compile(r"(?<=\]\()([^)#\s]+)(#[^)\s]*)?(?=\))")
 
 def documents() -> dict[str, str]:
     """Return the files from outside docs/: path in the repository -> path in the site."""
-    results = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("results/**/*.md"))
+    results = sorted(
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.joinpath("results").rglob("*")
+        if path.suffix in (".md", ".csv")
+    )
     others = ["CITATION.cff", "examples/forget_a_cat.py", *results]
     return {**_HOMES, **{path: path for path in others}}
 

@@ -222,7 +222,7 @@ def test_sweep_makes_a_table_of_a_sequence(call: Callable, tmp_path: Path):
     axes = ("table.sequence=true", "table.forget=[3,8]", "table.methods=[mask_logit]")
     result = call("sweep", *SMALL, *axes)
     assert result.code == 0, result.err
-    assert "unlearning methods, step 2: 1/1 done" in result.err
+    assert "unlearning methods, step 2: 2/2 done" in result.err
     table = json.loads((tmp_path / "runs/tables/digits_sequence/table.json").read_text())
     drifts = {row["step"]: row["metrics"]["drift/retain_test"] for row in table["rows"]
               if row["method"] == "mask_logit"}  # fmt: skip
