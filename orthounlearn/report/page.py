@@ -149,7 +149,6 @@ def render_page(
         "themes": _json({theme: template(dark=theme == "dark") for theme in ("light", "dark")}),
         "claims": claim_lines([row for row in rows if row.step == 1]),
         "environments": _environments(runs),
-        "commands": Counter(run.environment.get("command", "?") for run in runs).most_common(),
         "problems": problems,
         "folders": [(run, _relative(run.folder, root)) for run in runs],
         "plotly": Markup(get_plotlyjs().replace("</script", r"<\/script")),  # noqa: S704 - ours
