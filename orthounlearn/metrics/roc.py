@@ -74,7 +74,7 @@ def weighted_rates(
         sums = np.zeros((len(drawn), drawn.shape[1] + 1))
         np.cumsum(drawn[:, order[own] - offset], axis=1, out=sums[:, 1:])
         reached = np.append(0, np.cumsum(own)[last])
-        return np.asarray(sums[:, reached] / sums[:, -1:])
+        return _share(sums[:, reached], sums[:, -1:])
 
     return rates(drawn_BN, is_member, 0), rates(drawn_BM, ~is_member, len(members_N))
 
@@ -87,6 +87,9 @@ def weighted_auc(members_N: Floats, others_M: Floats, drawn_BN: Floats, drawn_BM
         others_M: Scores.
         drawn_BN: How often each draw has each member.
         drawn_BM: How often each draw has each of the others.
+
+    Returns:
+        The areas; nan of a draw without any members, or without any others.
     """
     order = np.argsort(others_M)
     below_BM = np.zeros((len(drawn_BM), len(others_M) + 1))
@@ -94,7 +97,13 @@ def weighted_auc(members_N: Floats, others_M: Floats, drawn_BN: Floats, drawn_BM
     ends = (np.searchsorted(others_M[order], members_N, side=side) for side in ("left", "right"))
     beaten_BN = sum(below_BM[:, end] for end in ends) / 2  # ties count half
     pairs_B = drawn_BN.sum(1) * drawn_BM.sum(1)
-    return np.asarray((drawn_BN * beaten_BN).sum(1) / pairs_B)
+    return _share((drawn_BN * beaten_BN).sum(1), pairs_B)
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    """Return part / whole; nan of a draw that has none of few images."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(part / whole)
 
 
 def balanced_hits(members: Floats, others: Floats, *, seed: int = 0) -> list[tuple[Ints, Floats]]:

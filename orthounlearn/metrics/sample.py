@@ -221,7 +221,8 @@ class Ranking:
             if self.rates:
                 tpr_BT, fpr_BT = roc.weighted_rates(*draw)
                 for key, alpha in self.rates.items():
-                    found[key] = np.where(fpr_BT <= alpha, tpr_BT, 0.0).max(1)
+                    rate_B = np.where(fpr_BT <= alpha, tpr_BT, 0.0).max(1)
+                    found[key] = np.where(np.isnan(area_B), np.nan, rate_B)
             rows.append(found)
         return {key: np.mean([row[key] for row in rows], axis=0) for key in rows[0]}
 
@@ -272,7 +273,8 @@ def gap_intervals(
             if end in defined[key]:
                 gap_B = drawn[own][end] - np.mean([drawn[one][end] for one in others], axis=0)
                 kept_B = gap_B[np.isfinite(gap_B)]  # a draw without any of few images says nothing
-                ends = tuple(np.quantile(kept_B, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]))
+                if kept_B.size:
+                    ends = tuple(np.quantile(kept_B, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]))
             found |= {f"{key}{end}_gap_{at}": float(v) for at, v in zip(_ENDS, ends, strict=True)}
     return found
 

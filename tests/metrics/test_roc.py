@@ -103,3 +103,10 @@ def test_balanced_accuracy_of_separated_and_equal_sides():
     # A threshold chosen on the judged images would be optimistic by several points.
     assert np.mean(same) == pytest.approx(0.5, abs=0.02)
     assert np.isnan(balanced_accuracy(low[:1], high))
+
+
+def test_a_draw_without_a_side_has_no_area():
+    drawn = np.array([[1.0, 1.0], [0.0, 0.0]])
+    areas = roc.weighted_auc(np.array([1.0, 2.0]), np.array([0.0, 0.5]), drawn, np.ones((2, 2)))
+    assert areas[0] == 1
+    assert np.isnan(areas[1])
