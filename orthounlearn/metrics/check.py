@@ -14,6 +14,9 @@ DEPTH, EVERY = "probe/depth", "probe/kall"
 RELEARNED = "relearn/*/area"
 """Keys of figures that are judged, or their beginning or pattern."""
 
+SHOTS_OF_BLOCKS = "depth/shots"
+"""Images per class that the probes of `DEPTH` were fitted on."""
+
 
 @dataclass(frozen=True)
 class Check:

@@ -18,6 +18,7 @@ from orthounlearn.metrics import (
     scores,
     similarity,
 )
+from orthounlearn.metrics.check import DEPTH, SHOTS_OF_BLOCKS
 from orthounlearn.metrics.sample import Calibration, Mean, Part, Ranking, Routing, Sample, values
 from orthounlearn.metrics.scores import Floats, Ints
 
@@ -31,12 +32,6 @@ CLASSIFIER = "classifier"
 
 PROBES = {**{f"k{shots}": shots for shots in probe.SHOTS}, "kall": None}
 """Images per class that the probes of the classifier's features are fitted on, by name."""
-
-DEPTH = "probe/depth"
-"""The mean recall of the blocks' probes."""
-
-SHOTS_OF_BLOCKS = "depth/shots"
-"""Images per class that these were fitted on."""
 
 _FITTED = ("forget_probe", "retain_val")  # what probes are fitted on
 _ASKED = ("forget_test", "retain_test")  # and asked about

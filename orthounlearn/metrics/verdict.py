@@ -59,12 +59,12 @@ from orthounlearn.metrics.check import (
     EVERY,
     MEMBERSHIP,
     RELEARNED,
+    SHOTS_OF_BLOCKS,
     Check,
     Figures,
     has,
 )
 from orthounlearn.metrics.probe import probe_index
-from orthounlearn.metrics.suite import SHOTS_OF_BLOCKS
 
 FLAGS = ("utility_fail", "head_only", "under_unlearned", "over_unlearned")
 """The worst first: of a damaged network the other figures mean little."""

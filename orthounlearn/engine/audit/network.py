@@ -238,24 +238,22 @@ def _retrained(request: Request, net: nn.Module, original: Measured | None) -> l
     """
     experiment, settings = request.experiment, request.experiment.config["metrics"]
     found, others = [], []
+
+    def add(theirs: nn.Module, reference: Measured, stored: StoredModel | None) -> None:
+        if original is not None:
+            _relearn(request, reference, stored or theirs, original=original)
+        found.append(reference)
+        if not _same_weights(net, theirs):
+            others.append(reference)
+
     for path in experiment.config["retrained"]:
         theirs = _loaded(experiment, path)
         outputs = predict(experiment, theirs, request.splits)
-        reference = _measured(request, outputs, key=file_digest(Path(path)))
-        if original is not None:
-            _relearn(request, reference, theirs, original=original)
-        found.append(reference)
-        if not _same_weights(net, theirs):
-            others.append(reference)
+        add(theirs, _measured(request, outputs, key=file_digest(Path(path))), None)
     for seed in request.reference_seeds:
         stored = ensure_trained(experiment, without=request.splits.forget, seed=seed)
         theirs = stored.load(experiment)
-        reference = _stored(request, stored, theirs, seed=seed)
-        if original is not None:
-            _relearn(request, reference, stored, original=original)
-        found.append(reference)
-        if not _same_weights(net, theirs):
-            others.append(reference)
+        add(theirs, _stored(request, stored, theirs, seed=seed), stored)
     if not found and settings["reference"] != "none":
         _log.info(
             "No retrained model is stored, so nothing is compared with it "
