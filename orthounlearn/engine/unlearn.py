@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -236,9 +236,9 @@ def finish_run(request: Request, net: nn.Module, *, timed: Timed | None) -> dict
         "retrained": audited.retrained[0].outputs if audited.retrained else None,
     }
     save_references(references, folder / "references.npz")
-    if audited.curves:
-        with writing(folder / "relearn.npz") as temporary:
-            np.savez(temporary, **audited.curves)
+    arrays: dict[str, Any] = {key: of.astype(np.float32) for key, of in audited.curves.items()}
+    with writing(folder / "curves.npz") as temporary:
+        np.savez_compressed(temporary, **arrays)
     save_gallery(experiment.data.test, request.splits, folder / "gallery.npz")
     identity, plain = identity_of(request), plain_metrics(audited.metrics)
     write_json(folder / "run.json", identity)

@@ -23,6 +23,9 @@ from orthounlearn.methods.layers import evaluating
 Losses = Callable[[Tensor, Tensor], Tensor]
 """(logits_K, label) -> the losses of one image (T,), each with a gradient of its own."""
 
+AT_ONCE = 16
+"""Images whose gradients are taken together."""
+
 _READ = 512  # images per batch while drawing
 
 

@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from orthounlearn.errors import UsageError
 from orthounlearn.methods.base import Batch, Context, UnlearningMethod
-from orthounlearn.methods.gradients import check_sizes, sampled_batches
+from orthounlearn.methods.gradients import AT_ONCE, check_sizes, sampled_batches
 from orthounlearn.methods.layers import evaluating
 
-_TOLERANCE = 1e-5  # of the residual, relative to the right-hand side
+_HELD = 2**31  # bytes of the images' gradients at a time
 
 
 class Influence(UnlearningMethod):
@@ -28,15 +28,15 @@ class Influence(UnlearningMethod):
 
     Deviations:
         WoodFisher reaches the inverse by N rank-one updates, each of which needs all earlier
-        gradients. The same vector is found here by conjugate gradients, which keeps none. The
-        released recursion carries a single vector instead of all of them, so that it does not
-        arrive at the inverse.
+        gradients. The same vector comes here from one N × N system of their inner products
+        (Woodbury). The released recursion carries a single vector instead of all of them, so that
+        it does not arrive at the inverse.
         The N images are a random share of each class; theirs are the first of the data set.
 
     Args:
         alpha: Length of the step; 0 changes nothing.
         damping: κ; positive.
-        samples: N; None takes all of D_r.
+        samples: N, time and memory grow with its square; None takes all of D_r.
         batch_size: Images per pass. Memory and speed, not the result.
     """
 
@@ -84,7 +84,7 @@ class Influence(UnlearningMethod):
 
 
 class ImageGradients:
-    """The matrix G (N, P) of the images' cross-entropy gradients, by its products alone.
+    """The matrix G (N, P) of the images' cross-entropy gradients, a few of its columns at a time.
 
     Args:
         net: To be in eval mode while this is used. It is not changed.
@@ -103,22 +103,28 @@ class ImageGradients:
         return total, count
 
     def solve(self, batches: Sequence[Batch], right: Tensor, *, damping: float) -> Tensor:
-        """Return x (P,) with (GᵀG/N + damping·I) x = `right`, by conjugate gradients."""
+        """Return x (P,) with (GᵀG/N + κI) x = `right`, by x = (b − Gᵀ(NκI + GGᵀ)⁻¹Gb) / κ.
+
+        One backward pass of each image where G fits `_HELD`. Conjugate gradients keep nothing, but
+        need a double one in each iteration, and dozens of iterations on a trained network.
+        """
         count = sum(len(labels) for _, labels in batches)
-        x = torch.zeros_like(right)
-        residual, direction = right.clone(), right.clone()
-        squared = residual.dot(residual)
-        enough = _TOLERANCE**2 * squared
-        for _ in range(count + 1):  # the matrix has at most N + 1 distinct eigenvalues
-            if squared <= enough:
-                break
-            image = self._gram(batches, direction) / count + damping * direction
-            step = squared / direction.dot(image)
-            x += step * direction
-            residual -= step * image
-            previous, squared = squared, residual.dot(residual)
-            direction = residual + squared / previous * direction
-        return x
+        # On the CPU: not every accelerator has float64, and N is small.
+        system = count * damping * torch.eye(count, dtype=torch.float64)
+        projected = torch.zeros(count, 1, dtype=torch.float64)
+        width = max(_HELD // (count * right.element_size()), 1)
+        for start in range(0, len(right), width):
+            columns = range(start, min(start + width, len(right)))
+            block_NC = torch.cat([self._gradients(batch, columns) for batch in batches])
+            system += (block_NC @ block_NC.T).cpu()
+            projected += (block_NC @ right[start : columns.stop, None]).cpu()
+        weights_N1 = torch.cholesky_solve(projected, torch.linalg.cholesky(system))
+        weights_N = weights_N1[:, 0].to(right)
+        x = right.clone()
+        parts = torch.split(weights_N, [len(labels) for _, labels in batches])
+        for batch, part_B in zip(batches, parts, strict=True):
+            x -= self._weighted_sum(batch, part_B)
+        return x / damping
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
         """Return a vector (P,) as tensors shaped like the parameters, by their names."""
@@ -128,15 +134,23 @@ class ImageGradients:
             for (name, value), part in zip(self._weights.items(), parts, strict=True)
         }
 
-    def _gram(self, batches: Sequence[Batch], vector: Tensor) -> Tensor:
-        """Return GᵀG·vector."""
-        product = torch.zeros_like(vector)
-        for batch in batches:
-            # Σ_i w_i g_i·vector is linear in w, with the slopes g_i·vector as its gradient.
-            slopes_B = grad(lambda w_B, batch=batch: self._weighted_sum(batch, w_B).dot(vector))
-            zeros_B = torch.zeros_like(batch[1], dtype=vector.dtype)
-            product += self._weighted_sum(batch, slopes_B(zeros_B))
-        return product
+    def _gradients(self, batch: Batch, columns: range) -> Tensor:
+        """Return the rows of G of one batch, (B, C): a pass through no more than it has to."""
+        chosen: dict[str, Tensor] = {}
+        start = first = 0
+        for name, value in self._weights.items():
+            if start < columns.stop and start + value.numel() > columns.start:
+                first = first if chosen else start
+                chosen[name] = value
+            start += value.numel()
+
+        def loss(values: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+            logits = functional_call(self._net, self._weights | values, (image[None],))
+            return F.cross_entropy(logits, label[None])
+
+        rows = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=AT_ONCE)(chosen, *batch)
+        flat_BC = torch.cat([part.flatten(1) for part in rows.values()], dim=1)
+        return flat_BC[:, columns.start - first : columns.stop - first]
 
     def _weighted_sum(self, batch: Batch, weights_B: Tensor) -> Tensor:
         """Return Σ_i w_i g_i (P,) over one batch."""

@@ -110,7 +110,14 @@ _DERIVED: dict[str, tuple[str, Target, str]] = {
     "_gap": ("Δ {heading}", "low", "{formula}; minus the retrained model's"),
     "_gap_low": ("Δ {heading}, from", "info", "lower end of the paired 95 % bootstrap interval over images of the difference to the retrained models: {formula}"),
     "_gap_high": ("Δ {heading}, to", "info", "upper end of the paired 95 % bootstrap interval over images of the difference to the retrained models: {formula}"),
+    "_low": ("{heading}, from", "info", "lower end of the 95 % bootstrap interval over images: {formula}"),
+    "_high": ("{heading}, to", "info", "upper end of the 95 % bootstrap interval over images: {formula}"),
 }  # fmt: skip
+
+
+_OWN = ("_low", "_high")
+_OF_CLASSES = ("acc/retain_test_per_class/", "pred/forget_hist/")
+# A user's class may be called very_low; no figure of a class has an interval of its own.
 
 
 def figure(key: str) -> Figure:
@@ -123,8 +130,12 @@ def figure(key: str) -> Figure:
         if entry.pattern == key:
             return entry
     for ending, (heading, target, formula) in _DERIVED.items():
-        if key.endswith(ending):  # before the patterns, whose `*` would take it for the figure
-            base = figure(key.removesuffix(ending))
+        # Before the patterns, whose `*` would take it for the figure.
+        if key.endswith(ending) and not (ending in _OWN and key.startswith(_OF_CLASSES)):
+            try:
+                base = figure(key.removesuffix(ending))
+            except KeyError:  # avg_gap_low is no gap of avg
+                continue
             names = {"heading": base.heading, "formula": base.formula}
             return Figure(key, heading.format(**names), base.unit, target, formula.format(**names))
     for entry in CATALOG:

@@ -9,7 +9,7 @@ that tell cats from dogs.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -128,19 +128,22 @@ def prototype_recall(fit: Features, forgotten: Features, *, shots: int, seed: in
     return np.asarray(nearest == forgotten.labels_N, dtype=np.float64)
 
 
-def probe_index(unlearned: float, original: float, retrained: float) -> float:
+def probe_index(unlearned: ArrayLike, original: ArrayLike, retrained: ArrayLike) -> Floats:
     """Return (u − r) / (o − r): 0 as after retraining, 1 nothing removed.
 
     Below 0 the features are damaged. nan where original and retrained network differ by less than
     0.02, so that it would be noise.
 
     Args:
-        unlearned: Recall u of a probe, or the mean over several layers.
+        unlearned: Recall u of a probe, or the mean over several layers; of one draw of the images
+            or of many.
         original: Likewise.
         retrained: Likewise.
     """
-    away = original - retrained
-    return (unlearned - retrained) / away if abs(away) >= 0.02 else float("nan")
+    u, o, r = (np.asarray(recall, np.float64) for recall in (unlearned, original, retrained))
+    away = o - r
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.abs(away) >= 0.02, (u - r) / away, np.nan)
 
 
 def _enough(fit: Features, forget: Ints, shots: int | None) -> bool:

@@ -9,6 +9,9 @@ from orthounlearn.metrics.scores import Floats, Ints
 MIN_FALSE_POSITIVES = 10
 """A false-positive rate is reported only if it allows this many negatives: resolution is 1/n."""
 
+CURVE_FPR = np.unique(np.concatenate([np.logspace(-3, 0, 61), np.linspace(0.05, 1, 39)]).round(5))
+"""The false-positive rates that curves are kept at, (T,): even on either kind of axis."""
+
 
 def auc(members: Floats, others: Floats) -> float:
     """Return the area under the ROC, P(member > other) + P(tie) / 2; nan if a side is empty.
@@ -35,12 +38,7 @@ def tpr_at_fpr(members: Floats, others: Floats, alpha: float) -> float:
 
     All thresholds count: with `drop_intermediate` scikit-learn may drop the one that matters.
     """
-    if not len(members) or not len(others):
-        return float("nan")
-    fpr, tpr, _ = roc_curve(
-        _truth(members, others), np.concatenate([members, others]), drop_intermediate=False
-    )
-    return float(tpr[fpr <= alpha].max())
+    return float(_tpr_at(members, others, np.array([alpha]))[0])
 
 
 def resolved_tpr(members: Floats, others: Floats, alpha: float) -> float:
@@ -48,6 +46,23 @@ def resolved_tpr(members: Floats, others: Floats, alpha: float) -> float:
     if alpha * len(others) < MIN_FALSE_POSITIVES:
         return float("nan")
     return tpr_at_fpr(members, others, alpha)
+
+
+def curve(members: Floats, others: Floats) -> Floats:
+    """Return `tpr_at_fpr` at each of `CURVE_FPR`, (T,); nan at rates below one of the others."""
+    if not len(others):
+        return np.full(len(CURVE_FPR), np.nan)
+    resolved = len(others) * CURVE_FPR >= 1
+    return np.where(resolved, _tpr_at(members, others, CURVE_FPR), np.nan)
+
+
+def _tpr_at(members: Floats, others: Floats, fpr_T: Floats) -> Floats:
+    if not len(members) or not len(others):
+        return np.full(len(fpr_T), np.nan)
+    fpr, tpr, _ = roc_curve(
+        _truth(members, others), np.concatenate([members, others]), drop_intermediate=False
+    )
+    return np.asarray(tpr[np.searchsorted(fpr, fpr_T, side="right") - 1])
 
 
 def weighted_rates(

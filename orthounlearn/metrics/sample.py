@@ -25,6 +25,9 @@ Weights = Mapping[str, Floats]
 ROUNDS = 1000
 """Draws of an interval: enough for its ends to be stable to a tenth of its width."""
 
+ENDS = ("low", "high")
+"""How the keys of an interval end."""
+
 _LEVEL = 0.95
 _CHUNK = 100  # draws at a time: weights stay in the cache, and memory does not grow with the draws
 
@@ -208,6 +211,13 @@ class Ranking:
             return {"auc": float("nan")}
         return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
+    @property
+    def curve(self) -> Floats:
+        """The true-positive rates at `roc.CURVE_FPR`, (T,); nan where undefined."""
+        curves = [roc.curve(members.values_N, others.values_N) for members, others in self.pairs]
+        mean: Floats = np.mean(curves or [np.full(len(roc.CURVE_FPR), np.nan)], axis=0)
+        return mean
+
     def resampled(self, weights: Weights) -> dict[str, Floats]:
         """Return the figures of each draw."""
         rows = []
@@ -272,11 +282,37 @@ def gap_intervals(
             ends = (np.nan, np.nan)
             if end in defined[key]:
                 gap_B = drawn[own][end] - np.mean([drawn[one][end] for one in others], axis=0)
-                kept_B = gap_B[np.isfinite(gap_B)]  # a draw without any of few images says nothing
-                if kept_B.size:
-                    ends = tuple(np.quantile(kept_B, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]))
-            found |= {f"{key}{end}_gap_{at}": float(v) for at, v in zip(_ENDS, ends, strict=True)}
+                ends = interval(gap_B)
+            found |= {f"{key}{end}_gap_{at}": v for at, v in zip(ENDS, ends, strict=True)}
     return found
+
+
+def on_draws(samples: Samples, *, rounds: int = ROUNDS, seed: int = 0) -> dict[str, Floats]:
+    """Return every figure on draws of the images, (rounds,) each: on the same as `gap_intervals`.
+
+    Args:
+        samples: Of a network.
+        rounds: Number of draws.
+        seed: Of the draws.
+    """
+    drawn = _drawn(list(samples.values()), rounds, seed)
+    return {
+        f"{key}{end}": values_B
+        for key, sample in samples.items()
+        for end, values_B in drawn[sample].items()
+    }
+
+
+def interval(values_B: Floats) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of percentiles of a figure's draws.
+
+    A draw without any of few images says nothing, and is left out; nan if none is left.
+    """
+    kept_B = values_B[np.isfinite(values_B)]
+    if not kept_B.size:
+        return np.nan, np.nan
+    low, high = np.quantile(kept_B, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return float(low), float(high)
 
 
 def _value(sample: Sample, end: str) -> float:
@@ -301,9 +337,6 @@ def _drawn(samples: Sequence[Sample], rounds: int, seed: int) -> dict[Sample, di
             end: np.concatenate([one[end] for one in found]) for end in found[0]
         }
     return {sample: _DRAWN[sample][which] for sample in samples}
-
-
-_ENDS = ("low", "high")
 
 
 def _draws(sizes: Mapping[str, int], rounds: int, seed: int) -> Iterator[Weights]:

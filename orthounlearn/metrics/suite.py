@@ -19,7 +19,19 @@ from orthounlearn.metrics import (
     similarity,
 )
 from orthounlearn.metrics.check import DEPTH, SHOTS_OF_BLOCKS
-from orthounlearn.metrics.sample import Calibration, Mean, Part, Ranking, Routing, Sample, values
+from orthounlearn.metrics.sample import (
+    ENDS,
+    Calibration,
+    Mean,
+    Part,
+    Ranking,
+    Routing,
+    Sample,
+    Samples,
+    interval,
+    on_draws,
+    values,
+)
 from orthounlearn.metrics.scores import Floats, Ints
 
 _ACCURATE = ("forget_train", "forget_test", "retain_train", "retain_val", "retain_test")
@@ -35,6 +47,16 @@ PROBES = {**{f"k{shots}": shots for shots in probe.SHOTS}, "kall": None}
 
 _FITTED = ("forget_probe", "retain_val")  # what probes are fitted on
 _ASKED = ("forget_test", "retain_test")  # and asked about
+
+
+_INDICES = {f"probe/{name}": f"probe/{name}_index" for name in PROBES} | {DEPTH: "depth/index"}
+"""Recall -> its place between the retrained and the original network."""
+
+_TOW = ("acc/forget_train", "acc/retain_train", "acc/retain_test")
+# Forget accuracy on the training images, as in RUM (Zhao et al., arXiv 2406.01257).
+
+_AVG_GAP = (*_TOW, "compat/salun_confidence")
+# The four of SalUn's table, in the same unit: UA, RA, TA, MIA-efficacy.
 
 
 def probed_layers(split: str, layers: Sequence[str]) -> tuple[str, ...]:
@@ -185,10 +207,9 @@ def against_both(
     the blocks' own indices would be ruled by early blocks, where original and retrained network
     hardly differ and an index is noise.
     """
-    named = {f"probe/{name}": f"probe/{name}_index" for name in PROBES} | {DEPTH: "depth/index"}
     return {
-        index: probe.probe_index(figures[key], original[key], retrained[key])
-        for key, index in named.items()
+        index: float(probe.probe_index(figures[key], original[key], retrained[key]))
+        for key, index in _INDICES.items()
         if all(key in one for one in (figures, original, retrained))
     }
 
@@ -271,17 +292,53 @@ def composites(figures: Mapping[str, float], retrained: Mapping[str, float]) -> 
     Returns:
         Those of which all parts are there.
     """
-    found = gaps(figures, retrained)
-    # ToW (Zhao et al., RUM, arXiv 2406.01257): forget accuracy on the training images.
-    three = [f"acc/{split}_gap" for split in ("forget_train", "retain_train", "retain_test")]
-    # The four of SalUn's table, in the same unit: UA, RA, TA, MIA-efficacy.
-    four = [*three, "compat/salun_confidence_gap"]
-    values: dict[str, float] = {}
-    if all(key in found for key in three):
-        values["tow"] = float(np.prod([1 - abs(found[key]) for key in three]))
-    if all(key in found for key in four):
-        values["avg_gap"] = float(np.mean([abs(found[key]) for key in four]))
-    return values
+    shared = figures.keys() & retrained.keys()
+    gaps = {key: np.abs(figures[key] - retrained[key]) for key in _AVG_GAP if key in shared}
+    return {key: float(value) for key, value in _composed(gaps).items()}
+
+
+def _composed(gaps: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Return ToW and the average gap of |Δ| by key; those of which all parts are there."""
+    found: dict[str, Floats] = {}
+    if all(key in gaps for key in _TOW):
+        found["tow"] = np.prod([1 - gaps[key] for key in _TOW], axis=0)
+    if all(key in gaps for key in _AVG_GAP):
+        found["avg_gap"] = np.mean([gaps[key] for key in _AVG_GAP], axis=0)
+    return found
+
+
+def composite_intervals(
+    ours: Samples, original: Samples | None, retrained: Sequence[Samples]
+) -> dict[str, float]:
+    """Return the 95 % bootstrap interval of what is made of several figures.
+
+    All networks are asked about the same draws of the images, as in `sample.gap_intervals`.
+
+    Args:
+        ours: Of the network.
+        original: Of the network before the request; without it there is no index.
+        retrained: Of one or more others.
+
+    Returns:
+        `KEY_low` and `KEY_high` of the indices, of ToW and of the average gap.
+    """
+    networks = [ours, *retrained, *([original] if original is not None else [])]
+    shared = [key for key in (*_INDICES, *_AVG_GAP) if all(key in one for one in networks)]
+    u, *others = (on_draws({key: one[key] for key in shared}) for one in networks)
+    r = {key: np.mean([one[key] for one in others[: len(retrained)]], axis=0) for key in shared}
+    found = _composed({key: np.abs(u[key] - r[key]) for key in _AVG_GAP if key in shared})
+    if original is not None:
+        o = others[-1]
+        found |= {
+            index: probe.probe_index(u[key], o[key], r[key])
+            for key, index in _INDICES.items()
+            if key in shared
+        }
+    return {
+        f"{key}_{end}": value
+        for key, values_B in found.items()
+        for end, value in zip(ENDS, interval(values_B), strict=True)
+    }
 
 
 def distance_samples(outputs: Outputs, retrained: Sequence[Outputs]) -> dict[str, Sample]:

@@ -417,7 +417,7 @@ class _Case:
 
     def _index(self, probe: Check) -> float | None:
         before = self._before(probe.key)
-        index = nan if before is None else probe_index(probe.value, before, probe.reference)
+        index = nan if before is None else float(probe_index(probe.value, before, probe.reference))
         return index if isfinite(index) else None
 
     def _before(self, key: str) -> float | None:

@@ -163,6 +163,19 @@ class Case:
                     found.append(dict(stored))
         return found
 
+    def curves(self, method: str, kind: str) -> list[dict[str, NDArray[np.floating]]]:
+        """Return the curves of one kind of a method's runs, one entry for each seed that has any.
+
+        What a run has kept of its references stands in where these have no run of their own.
+        """
+        runs = self.runs.get(method)
+        phase = "unlearned" if runs else _KEPT.get(method)
+        by_seed: dict[int, dict[str, NDArray[np.floating]]] = {}
+        for run in runs or self._all() if phase else ():
+            if run.seed not in by_seed and (found := _curves(run, f"{phase}/{kind}/")):
+                by_seed[run.seed] = found
+        return [by_seed[seed] for seed in sorted(by_seed)]
+
     def _all(self) -> Iterator[Run]:
         for runs in self.runs.values():
             yield from runs
@@ -176,6 +189,14 @@ def _answers(run: Run, split: str) -> Answers | None:
         if f"logits/{split}" not in stored:
             return None
         return stored[f"logits/{split}"], stored[f"labels/{split}"]
+
+
+def _curves(run: Run, prefix: str) -> dict[str, NDArray[np.floating]]:
+    path = run.folder / "curves.npz"
+    if not path.exists():
+        return {}
+    with np.load(path) as stored:
+        return {key.removeprefix(prefix): stored[key] for key in stored if key.startswith(prefix)}
 
 
 def _reference(run: Run, method: str, split: str) -> Answers | None:

@@ -24,8 +24,9 @@ from orthounlearn.errors import UsageError
 from orthounlearn.files import file_digest, read_json, writing
 from orthounlearn.metrics.catalog import Figure, figure
 from orthounlearn.metrics.check import Check
+from orthounlearn.metrics.sample import ENDS
 from orthounlearn.metrics.verdict import FLAGS, TITLES, Verdict, judge
-from orthounlearn.report.columns import COLUMNS, heading, number
+from orthounlearn.report.columns import COLUMNS, heading, number, scaled
 from orthounlearn.report.rows import Cell
 
 FORMAT = 1
@@ -314,7 +315,7 @@ def _rows(record: dict[str, Any], verdict: Verdict) -> list[dict[str, str]]:
     return [
         {
             "heading": heading(key),
-            "unlearned": _shown(key, figures[key]["unlearned"]),
+            "unlearned": _shown(key, figures[key]["unlearned"]) + _between(key, figures),
             "retrained": _shown(key, figures[key]["retrained"], figures[key]["retrained_sd"]),
             "original": _shown(key, figures[key]["original"]),
             "outcome": _outcome(checks.get(key)),
@@ -351,6 +352,15 @@ def _shown(key: str, value: float | None, sd: float | None = None) -> str:
         return "–"
     low, high = (None, None) if sd is None else (value - sd, value + sd)
     return number(key, Cell(value, low, high, n=1, target=None))
+
+
+def _between(key: str, figures: dict[str, Any]) -> str:
+    """Return the interval of a figure that has one of its own; "" of others."""
+    ends = [figures.get(f"{key}_{end}", {}).get("unlearned") for end in ENDS]
+    if None in ends:
+        return ""
+    low, high = (scaled(key, end) for end in ends)
+    return f" ({low} to {high})"
 
 
 def _outcome(check: Check | None) -> str:

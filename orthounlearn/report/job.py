@@ -100,7 +100,8 @@ def report(
     write_json(folder / "table.json", to_json(rows, **about))
     write_text(folder / "table.csv", to_csv(rows))
     write_text(folder / "table.md", to_markdown(rows, keys, **about))
-    write_text(folder / "table.tex", to_latex(rows, keys, command=command))
+    latex = to_latex(rows, keys, name=name, command=command, diverged=about["diverged"])
+    write_text(folder / "table.tex", latex)
     show(rows, keys, console, diverged=about["diverged"])
     if page:
         from orthounlearn.report.page import render_page  # plotly takes a while to import

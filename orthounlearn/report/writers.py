@@ -112,12 +112,24 @@ def to_markdown(
     return "\n".join(lines) + "\n"
 
 
-def to_latex(rows: Sequence[Row], keys: Sequence[str], *, command: str | None) -> str:
-    """Return the chosen columns with booktabs rules."""
+def to_latex(
+    rows: Sequence[Row],
+    keys: Sequence[str],
+    *,
+    name: str,
+    command: str | None,
+    diverged: Sequence[str] = (),
+) -> str:
+    """Return the chosen columns with booktabs rules, as wide as the page, and how to read them."""
     named = _named(rows)
+    caption = "Forgetting classes of a trained network. " + " ".join(_notes(rows, diverged))
     lines = [
         f"% {command}" if command else "% orthounlearn report",
-        r"% needs \usepackage{booktabs}",
+        r"% needs \usepackage{booktabs,graphicx}",
+        r"\begin{table*}",
+        rf"\caption{{{_latex(caption)}}}",
+        rf"\label{{tab:{name}}}",
+        r"\resizebox{\textwidth}{!}{%",
     ]
     align = "l" + "r" * (len(named) - 1 + len(keys))
     lines += [r"\begin{tabular}{" + align + "}", r"\toprule"]
@@ -128,7 +140,7 @@ def to_latex(rows: Sequence[Row], keys: Sequence[str], *, command: str | None) -
             " & ".join(map(_latex, [*_identity(row, named), *_numbers(row, keys)])) + r" \\"
             for row in group
         ]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table*}"]) + "\n"
 
 
 def show(
@@ -224,7 +236,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "→": r"$\to$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--",
-    "Δ": r"$\Delta$",
+    "Δ": r"$\Delta$", "×": r"$\times$", "…": r"\ldots{}",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from orthounlearn.errors import UsageError
+from orthounlearn.methods import influence
 from orthounlearn.methods.influence import Influence
 from tests.methods.references import one_by_one, values
 from tests.methods.toy import IMAGES, Toy, convolutional, perceptron, run
@@ -61,6 +62,16 @@ def test_influence_without_a_step_changes_nothing_and_with_one_forgets():
     images, labels = Toy(1).of("forget_train")
     old, new = convolutional(), run(Influence(alpha=1.0), convolutional().train(), Toy(1)).eval()
     assert F.cross_entropy(new(images), labels) > F.cross_entropy(old(images), labels)
+
+
+@pytest.mark.parametrize("held", [4 * 37 * 16, 4 * 1000 * 16])
+def test_the_step_is_the_same_however_few_columns_fit_the_memory(
+    held: int, monkeypatch: pytest.MonkeyPatch
+):
+    whole = values(run(Influence(alpha=1.0), convolutional(), Toy(1)))
+    monkeypatch.setattr(influence, "_HELD", held)
+    for name, value in values(run(Influence(alpha=1.0), convolutional(), Toy(1))).items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", [{"damping": 0}, {"alpha": -1}])

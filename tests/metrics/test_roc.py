@@ -62,6 +62,26 @@ def test_tpr_rises_with_fpr(members: np.ndarray, others: np.ndarray):
     assert values[-1] == 1
 
 
+@given(samples, samples)
+def test_a_curve_is_the_attack_at_each_rate_that_the_others_resolve(
+    members: np.ndarray, others: np.ndarray
+):
+    found = roc.curve(members, others)
+    for rate, value in zip(roc.CURVE_FPR, found, strict=True):
+        if rate * len(others) < 1:
+            assert np.isnan(value)
+        else:
+            assert value == roc.tpr_at_fpr(members, others, rate)
+
+
+def test_a_curve_without_images_on_a_side_is_undefined():
+    some, none = np.arange(200.0), np.empty(0)
+    for sides in ((some, none), (none, some), (none, none)):
+        assert np.isnan(roc.curve(*sides)).all()
+    assert roc.CURVE_FPR[0] == 0.001
+    assert roc.CURVE_FPR[-1] == 1
+
+
 def test_false_positive_rates_that_cannot_be_resolved_are_undefined():
     members, others = np.random.default_rng(0).normal(size=(2, 999))
     assert np.isnan(roc.resolved_tpr(members, others, 0.01))  # 9.99 images

@@ -185,6 +185,15 @@ def test_values_are_under_the_joined_keys():
     assert found["mia/tpr@fpr5e-2"] == roc.tpr_at_fpr(members, others, 0.05)
 
 
+def test_the_curve_of_a_ranking_is_the_mean_of_its_pairs():
+    rng = np.random.default_rng(0)
+    sides = rng.normal(size=(4, 300))
+    both = Ranking((*ranking(*sides[:2]).pairs, *ranking(*sides[2:]).pairs))
+    each = [roc.curve(*sides[:2]), roc.curve(*sides[2:])]
+    np.testing.assert_allclose(both.curve, np.mean(each, axis=0), equal_nan=True)
+    assert np.isnan(Ranking(()).curve).all()
+
+
 @pytest.mark.slow
 def test_intervals_cover_the_null():
     """Two networks that differ by chance alone: 0 is in the interval 19 times out of 20."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from orthounlearn.metrics.catalog import figure
-from orthounlearn.metrics.sample import gap_intervals, values
+from orthounlearn.metrics.sample import Mean, Part, gap_intervals, values
 from orthounlearn.metrics.suite import (
     AUDITED,
     CLASSIFIER,
@@ -15,6 +15,7 @@ from orthounlearn.metrics.suite import (
     against_both,
     against_original,
     audit,
+    composite_intervals,
     composites,
     distance_samples,
     floors,
@@ -202,6 +203,56 @@ def test_gap_of_a_pattern_is_a_gap():
     assert figure("avg_gap").heading == "Avg. gap"
     assert figure("avg_gap_gap").heading == "Δ Avg. gap"
     assert figure("probe/k50_gap_low").target == "info"
+
+
+def test_what_is_made_of_several_figures_has_an_interval_of_its_own():
+    known, ours, retrained = (
+        samples(one, forget=[0], class_names=NAMES)
+        for one in (outputs(), outputs(masked=True, known=0.4), RETRAINED)
+    )
+    u, o, r = (values(one) for one in (ours, known, retrained))
+    points = against_both(u, o, r) | composites(u, r)
+    found = composite_intervals(ours, known, [retrained])
+    assert set(found) == {f"{key}_{end}" for key in points for end in ("low", "high")}
+    for key, value in points.items():
+        assert found[f"{key}_low"] < value < found[f"{key}_high"], key
+    assert set(composite_intervals(ours, None, [retrained])) == {
+        f"{key}_{end}" for key in ("tow", "avg_gap") for end in ("low", "high")
+    }
+
+
+def test_a_network_is_wholly_itself_on_every_draw():
+    """Ends of the scale: the retrained network has index 0 and ToW 1, the original index 1."""
+    known, retrained = (
+        samples(one, forget=[0], class_names=NAMES) for one in (outputs(), RETRAINED)
+    )
+    as_retrained = composite_intervals(retrained, known, [retrained])
+    as_known = composite_intervals(known, known, [retrained])
+    for end in ("low", "high"):
+        assert as_retrained[f"probe/k50_index_{end}"] == as_retrained[f"avg_gap_{end}"] == 0
+        assert as_retrained[f"tow_{end}"] == as_known[f"probe/k50_index_{end}"] == 1
+
+
+def test_an_interval_is_that_of_the_draws_by_hand():
+    """The bootstrap of an index, drawn anew with the plain formula."""
+    rng = np.random.default_rng(0)
+    recalls = {name: (rng.random(150) < p).astype(float) for name, p in
+               {"u": 0.5, "o": 0.9, "r": 0.3}.items()}  # fmt: skip
+    each = {name: {"probe/k50": Mean((Part.whole("forget_test", found_N),))}
+            for name, found_N in recalls.items()}  # fmt: skip
+    found = composite_intervals(each["u"], each["o"], [each["r"]])
+    drawn = rng.integers(150, size=(4000, 150))
+    u, o, r = (recalls[name][drawn].mean(1) for name in "uor")
+    ends = np.quantile((u - r) / (o - r), [0.025, 0.975])
+    assert [found["probe/k50_index_low"], found["probe/k50_index_high"]] == pytest.approx(
+        ends, abs=0.02
+    )
+
+
+def test_the_name_of_a_class_is_no_interval():
+    assert figure("acc/retain_test_per_class/very_low").heading == "Retain test, very_low"
+    assert figure("depth/index_low").heading == "Depth index, from"
+    assert figure("avg_gap_low").heading == "Avg. gap, from"
 
 
 def test_composites_by_hand():

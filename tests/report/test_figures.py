@@ -13,11 +13,11 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from orthounlearn.metrics.roc import tpr_at_fpr
+from orthounlearn.metrics.roc import CURVE_FPR
 from orthounlearn.report.cases import MOST, Case, make_cases
 from orthounlearn.report.collect import Run
 from orthounlearn.report.export import plates
-from orthounlearn.report.figures import details, overviews, roc, timings
+from orthounlearn.report.figures import details, overviews, timings
 from orthounlearn.report.figures.confusion import confusion
 from orthounlearn.report.figures.density_confidence import draw as draw_confidence
 from orthounlearn.report.figures.front import draw_front, front
@@ -123,12 +123,29 @@ def test_of_many_classes_the_forgotten_one_is_kept_and_no_image_is_lost(tmp_path
     assert len(detail("per-class").draw(case).data[0].x) == 24
 
 
-def test_roc_is_the_attack_at_each_rate():
-    rng = np.random.default_rng(0)
-    members, others = rng.normal(0.5, 1, 83), rng.normal(0, 1, 57)
-    found = roc.curve(members, others)
-    expected = [tpr_at_fpr(members, others, rate) for rate in roc._GRID]
-    np.testing.assert_array_equal(found, expected)
+def test_roc_is_the_mean_over_seeds_of_every_attack_that_some_run_has(case: Case):
+    figure = detail("roc").draw(case)
+    titles = [note.text for note in figure.layout.annotations]
+    assert titles == ["confidence, or margin", "shadows: RMIA"]
+    lines = [line for line in figure.data if line.name == "soft_prune"]
+    assert [line.showlegend for line in lines] == [True, False]
+    exponent = 1 - 0.5 * 0.9
+    expected = (CURVE_FPR**exponent + CURVE_FPR ** (exponent - 0.01)) / 2
+    expected[CURVE_FPR < 1 / 40] = np.nan
+    np.testing.assert_allclose(lines[0].y, expected, rtol=1e-5)
+    assert figure.layout.xaxis.range[0] == pytest.approx(np.log10(0.02512), abs=1e-4)
+
+
+def test_curves_of_references_stand_in_where_these_have_no_run(tmp_path: Path):
+    runs = write_runs(tmp_path, models=["n"], methods=["soft_prune"], forgets=["cat"])
+    (case,) = make_cases(runs, looks(METHODS))
+    own, told = (case.curves(method, "relearn") for method in ("soft_prune", "original"))
+    assert [sorted(run) for run in own] == [["lr0.01/forget", "lr0.01/retain", "lr0.01/steps"]] * 2
+    for ours, theirs in zip(own, told, strict=True):
+        np.testing.assert_array_equal(theirs["lr0.01/forget"], ours["lr0.01/forget"] + 1)
+    assert case.curves("retrain", "relearn") == case.curves("mask_logit", "roc") == []
+    lines = {line.name for line in detail("relearn").draw(case).data}
+    assert lines == {"original", "soft_prune"}
 
 
 def test_a_density_has_area_one_and_the_threshold_says_what_it_splits(case: Case):

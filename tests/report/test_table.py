@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +266,14 @@ def test_four_formats_hold_the_same_numbers(tmp_path: Path):
         line for line in latex.splitlines() if line.endswith(r"\\") and "multicolumn" not in line
     ]
     assert len({line.count("&") for line in lines}) == 1
+    caption = next(line for line in latex.splitlines() if line.startswith(r"\caption{"))
+    assert r"95 \% t-interval over forget classes $\times$ seeds" in caption
+    assert r"\label{tab:" in latex
+    assert latex.isascii()
+    opened, closed = (re.findall(rf"\\{word}{{([a-z*]+)}}", latex) for word in ("begin", "end"))
+    assert opened == closed[::-1] == ["table*", "tabular"]
+    bare = re.sub(r"\\[{}]", "", latex)
+    assert bare.count("{") == bare.count("}")
 
 
 def test_claims_stand_beside_what_was_measured(tmp_path: Path):

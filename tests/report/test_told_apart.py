@@ -224,7 +224,7 @@ def test_a_figure_that_some_runs_lack_says_of_how_many_it_is(tmp_path: Path):
     writers.show(rows, keys, console)
     page = render_page(found, rows, keys, name="x", command=None, root=tmp_path)
     markdown = writers.to_markdown(rows, keys, command=None, environment={})
-    latex = writers.to_latex(rows, keys, command=None)
+    latex = writers.to_latex(rows, keys, name="x", command=None)
     for text in (markdown, page, console.export_text(), latex.replace(r"$\pm$", "±")):
         assert "45.0 ± 63.5 (n=2)" in text
         assert "50.0 ± 0.0" in text

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from orthounlearn.files import write_json
+from orthounlearn.metrics.roc import CURVE_FPR
 from orthounlearn.report.collect import Run, read_runs
 
 CLASSES = ("ant", "bee", "cat", "dog")
@@ -118,4 +119,9 @@ def write_outputs(folder: Path, method: str, forget: int, seed: int, count: int)
         "forget": steps / 50 * (method != "retrain"),
         "retain": np.full(5, 0.9),
     }
-    np.savez(folder / "relearn.npz", **{f"lr0.01/{name}": values for name, values in curve.items()})
+    told = {f"unlearned/relearn/lr0.01/{name}": values for name, values in curve.items()}
+    told |= {f"original/relearn/lr0.01/{name}": values + 1 for name, values in curve.items()}
+    for place, attack in enumerate(("mia/pop_margin", "rmia")):
+        curve_T = CURVE_FPR ** (1 - 0.5 * _INDEX[method] - 0.1 * place - 0.01 * seed)
+        told[f"unlearned/roc/{attack}"] = np.where(CURVE_FPR < 1 / 40, np.nan, curve_T)
+    np.savez(folder / "curves.npz", **told)

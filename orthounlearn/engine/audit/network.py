@@ -5,6 +5,7 @@ in `metrics/catalog.py`.
 """
 
 import logging
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
+from numpy.typing import NDArray
 from torch import nn
 
 from orthounlearn.data.splits import SPLIT_NAMES
 from orthounlearn.engine.audit.latency import latency
 from orthounlearn.engine.audit.predict import cached_outputs, predict
 from orthounlearn.engine.audit.relearn import cached_relearn, relearn
-from orthounlearn.engine.audit.shadows import shadow_audit
+from orthounlearn.engine.audit.shadows import Shadowed, shadow_audit
 from orthounlearn.engine.checkpoints import load_network
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.request import Request
@@ -28,12 +30,14 @@ from orthounlearn.engine.timing import Timed
 from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.files import file_digest
 from orthounlearn.metrics.relearn import Accuracies, ain, area_ratio
-from orthounlearn.metrics.sample import Sample, gap_intervals, values
+from orthounlearn.metrics.roc import CURVE_FPR
+from orthounlearn.metrics.sample import Ranking, Sample, gap_intervals, values
 from orthounlearn.metrics.suite import (
     Outputs,
     against_both,
     against_original,
     block_shots,
+    composite_intervals,
     composites,
     distance_samples,
     floors,
@@ -48,6 +52,7 @@ from orthounlearn.metrics.verdict import TITLES, judge
 _log = logging.getLogger(__name__)
 
 Figures = dict[str, float]
+Curve = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Measured:
         seed: Of its training; None if it was not trained on the images alone.
         key: Of its training; likewise.
         seconds: Of its training; likewise.
+        curves: Of its relearning, `LEARNING_RATE/{steps,forget,retain}` -> (S,).
         net: The network, where a figure is yet to be measured on it.
         itself: Whether it is the audited network, for want of another reference.
     """
@@ -71,6 +77,7 @@ class Measured:
     seed: int | None = None
     key: str | None = None
     seconds: float | None = None
+    curves: dict[str, Curve] = field(default_factory=dict)
     net: nn.Module | None = None
     itself: bool = False
 
@@ -90,14 +97,16 @@ class Audited:
         outputs: Of the network.
         original: Of the network before the request; None if nobody said which that was.
         retrained: The references, the request's own seed first, without the network itself.
-        curves: Arrays of the relearning curves, for an .npz file.
+        curves: Of what is attacked step by step, and at each price, for an .npz file:
+            `PHASE/relearn/LEARNING_RATE/{steps,forget,retain}` (S,), `PHASE/roc/ATTACK` (T,), and
+            the latter's false-positive rates, `fpr` (T,). Means over the retrained networks.
     """
 
     metrics: Figures
     outputs: Outputs
     original: Outputs | None
     retrained: list[Measured]
-    curves: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, Curve]
 
 
 @isolate_rng()  # whoever trains on afterwards draws what it would have drawn without an audit
@@ -120,13 +129,8 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
     outputs, figures = ours.outputs, ours.figures
     original = _original(request, elsewhere=timed is None)
     retrained = _retrained(request, net, original)
-    curves: dict[str, Any] = {}
     if settings["relearn"] and original is not None:
-        found = relearn(
-            experiment, net, request.splits, settings["relearn"], original=_accuracies(original)
-        )
-        figures |= found.values
-        curves = found.arrays
+        _relearn(request, ours, net, original=original)
     elif settings["relearn"]:
         _log.info("Relearning is measured against the network before the request: original=FILE.")
     metrics: Figures = {}
@@ -149,6 +153,11 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
         metrics |= {f"retrained_floor/{key}": value for key, value in among.items()}
         if original is not None:
             figures |= against_both(figures, original.figures, theirs)
+        figures |= composite_intervals(
+            ours.samples,
+            original.samples if original else None,
+            [reference.samples for reference in retrained],
+        )
     figures |= _similarities(outputs, original, retrained) | block_shots(outputs)
     if timed is not None:
         figures |= {"time/prep_s": timed.prepare_s, "time/unlearn_s": timed.unlearn_s}
@@ -156,8 +165,21 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
         figures["sequence/step"] = float(len(request.steps))
     if settings["latency"]:
         figures |= latency(experiment, net, original.net if original else None)
+    phases = {"unlearned": [ours], "original": [original] if original else [],
+              "retrained": retrained}  # fmt: skip
+    curves = {
+        f"{phase}/{key}": curve
+        for phase, networks in phases.items()
+        for key, curve in _curves(networks).items()
+    }
     if settings["shadows"] and timed is not None:
-        figures |= _shadows(request, metrics)
+        shadowed = shadow_audit(experiment, request.splits)
+        figures |= _shadows(shadowed, metrics)
+        curves |= {
+            f"{phase}/roc/{key}": curve
+            for phase, of in shadowed.curves.items()
+            for key, curve in of.items()
+        }
     elif settings["shadows"]:
         _log.info(
             "No shadow attacks (metrics.shadows=%d): the network was unlearned elsewhere, and the "
@@ -167,7 +189,7 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
     figures |= _verdict(request, figures, original, retrained)
     metrics |= {f"unlearned/{key}": value for key, value in figures.items()}
     before = original.outputs if original else None
-    return Audited(metrics, outputs, before, retrained, curves)
+    return Audited(metrics, outputs, before, retrained, curves | {"fpr": CURVE_FPR})
 
 
 def _measured(
@@ -301,9 +323,9 @@ of a table that differs in its method alone."""
 
 
 def _relearn(
-    request: Request, reference: Measured, net: nn.Module | StoredModel, *, original: Measured
+    request: Request, network: Measured, net: nn.Module | StoredModel, *, original: Measured
 ) -> None:
-    """Let a reference learn the classes again, if relearning is asked for."""
+    """Let a network learn the classes again, if relearning is asked for."""
     experiment, splits = request.experiment, request.splits
     settings, before = experiment.config["metrics"]["relearn"], _accuracies(original)
     if not settings:
@@ -312,7 +334,8 @@ def _relearn(
         found = cached_relearn(experiment, net, splits, settings, original=before)
     else:
         found = relearn(experiment, net, splits, settings, original=before)
-    reference.figures.update(found.values)
+    network.figures.update(found.values)
+    network.curves.update(found.arrays)
 
 
 def _similarities(
@@ -378,9 +401,21 @@ def _uncensored(steps: float) -> int | None:
     return int(steps) if isfinite(steps) else None
 
 
-def _shadows(request: Request, metrics: Figures) -> Figures:
+def _curves(networks: list[Measured]) -> dict[str, Curve]:
+    """Return the mean curves of networks: `relearn/…` and `roc/…`; {} of none."""
+    found: dict[str, list[Curve]] = defaultdict(list)
+    for network in networks:
+        for key, curve in network.curves.items():
+            found[f"relearn/{key}"].append(curve)
+        for key, sample in network.samples.items():
+            if isinstance(sample, Ranking) and key.startswith("mia/"):
+                found[f"roc/{key.rstrip('/')}"].append(sample.curve)
+    return {key: np.mean(curves, axis=0) for key, curves in found.items()}
+
+
+def _shadows(shadowed: Shadowed, metrics: Figures) -> Figures:
     """Return the shadow attacks' figures of the method; `metrics` gets those of the controls."""
-    found = shadow_audit(request.experiment, request.splits)
+    found = shadowed.figures
     for phase in found.keys() - {"unlearned"}:
         metrics.update({f"{phase}/{key}": value for key, value in found[phase].items()})
     unlearned, retrained = found["unlearned"], found.get("retrained", {})

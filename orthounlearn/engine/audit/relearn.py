@@ -61,7 +61,7 @@ class Relearned:
 
     @property
     def arrays(self) -> dict[str, Any]:
-        """Return the curves for an .npz file: `lr{lr:g}/{steps,forget,retain}` (S,)."""
+        """Return the curves, `lr{lr:g}/{steps,forget,retain}` -> (S,)."""
         return {
             f"{name}/{kind}": getattr(curve, f"{kind}_S")
             for name, curve in self.curves.items()

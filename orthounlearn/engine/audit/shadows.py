@@ -35,6 +35,22 @@ _SPLITS = ("forget_train", "forget_probe", "retain_train")
 
 
 @dataclass(frozen=True)
+class Shadowed:
+    """What the attacks found, by phase.
+
+    "original" are the shadows as they were trained (the positive control), "retrained" those that
+    never saw the classes (the negative control; absent where such networks are not stored).
+
+    Attributes:
+        figures: Phase -> key -> value.
+        curves: Phase -> key -> true-positive rates at `roc.CURVE_FPR`, (T,).
+    """
+
+    figures: dict[str, dict[str, float]]
+    curves: dict[str, dict[str, Floats]]
+
+
+@dataclass(frozen=True)
 class Family:
     """What K networks, one per shadow, say of the audited images.
 
@@ -76,7 +92,7 @@ class Family:
         )
 
 
-def shadow_audit(experiment: Experiment, splits: Splits) -> dict[str, dict[str, float]]:
+def shadow_audit(experiment: Experiment, splits: Splits) -> Shadowed:
     """Attack a request's method with shadows, and beside it no unlearning and retraining.
 
     Args:
@@ -84,9 +100,8 @@ def shadow_audit(experiment: Experiment, splits: Splits) -> dict[str, dict[str, 
         splits: Of the request.
 
     Returns:
-        Phase -> figures: "original" for shadows as they were trained (the positive control),
-        "unlearned", "retrained" (the negative control; absent unless all such networks are stored
-        or metrics.reference=train).
+        Of the phases "original", "unlearned", and "retrained" (unless metrics.reference=train,
+        only where all such networks are stored).
 
     Raises:
         UsageError: A stored shadow was trained on other images than the design says, or the method
@@ -108,23 +123,27 @@ def shadow_audit(experiment: Experiment, splits: Splits) -> dict[str, dict[str, 
     if retrained:
         families["retrained"] = Family.of(retrained)
     attacks = {phase: attack(family, members) for phase, family in families.items()}
+    samples = {
+        phase: {name: scores.sample for name, scores in attacked.items()}
+        for phase, attacked in attacks.items()
+    }
     figures = {phase: attack_figures(attacked) for phase, attacked in attacks.items()}
     if retrained:
         figures["unlearned"] |= _efficacy(
             families["unlearned"], families["retrained"], members["forget_train"]
         )
-        ours, theirs = (
-            {name: scores.sample for name, scores in attacks[phase].items()}
-            for phase in ("unlearned", "retrained")
-        )
-        figures["unlearned"] |= gap_intervals(ours, [theirs])
+        figures["unlearned"] |= gap_intervals(samples["unlearned"], [samples["retrained"]])
     inside, outside = shadow.fewest(member_KT)
     figures["unlearned"] |= {
         "shadows/count": float(count),
         "shadows/fewest_in": float(inside),
         "shadows/fewest_out": float(outside),
     }
-    return figures
+    curves = {
+        phase: {name.rstrip("/_"): sample.curve for name, sample in of.items()}
+        for phase, of in samples.items()
+    }
+    return Shadowed(figures, curves)
 
 
 def _check_design(

@@ -10,7 +10,7 @@ from orthounlearn.report.figures.panels import grid
 
 def draw(case: Case) -> go.Figure | None:
     """Return a panel for each learning rate: accuracy on the forgotten class over steps."""
-    stored = {method: case.arrays(method, "relearn.npz") for method in case.methods}
+    stored = {method: case.curves(method, "relearn") for method in case.methods}
     rates = sorted(
         {key.partition("/")[0] for runs in stored.values() for run in runs for key in run}
     )

@@ -139,11 +139,26 @@ def test_one_headline_and_it_is_the_certificates(full):
 
 def test_curves_are_kept(full):
     experiment, metrics = full
-    with np.load(folder_of(experiment) / "relearn.npz") as curves:
-        assert curves["lr0.01/steps"].tolist() == [0, 2, 4]
-        assert curves["lr0.01/forget"].mean() == pytest.approx(
+    with np.load(folder_of(experiment) / "curves.npz") as curves:
+        assert curves["unlearned/relearn/lr0.01/steps"].tolist() == [0, 2, 4]
+        assert curves["unlearned/relearn/lr0.01/forget"].mean() == pytest.approx(
             metrics["unlearned/relearn/lr0.01/area"], abs=1e-6
         )
+        attacks = {"mia/pop_margin", "mia/pop_lr", "mia/neighbour", "mia/retained_margin", "lira",
+                   "lira/rest", "lira/retained", "rmia"}  # fmt: skip
+        for phase in ("original", "unlearned", "retrained"):
+            assert attacks <= {k.removeprefix(f"{phase}/roc/") for k in curves}
+            assert curves[f"{phase}/relearn/lr0.01/retain"].shape == (3,)
+            assert curves[f"{phase}/roc/lira"].shape == curves["fpr"].shape
+
+
+def test_the_curve_of_the_references_is_the_mean_of_theirs(full):
+    experiment, metrics = full
+    with np.load(folder_of(experiment) / "curves.npz") as curves:
+        for phase in ("original", "retrained"):
+            area = metrics[f"{phase}/relearn/lr0.01/area"]
+            curve_S = curves[f"{phase}/relearn/lr0.01/forget"]
+            assert curve_S.mean() == pytest.approx(area, abs=1e-6)
 
 
 def test_another_method_pays_for_itself_alone(full, open_shared):

@@ -13,6 +13,7 @@ from orthounlearn.engine.request import open_request
 from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.train import train
 from orthounlearn.errors import UsageError
+from orthounlearn.metrics import roc
 from orthounlearn.metrics.sample import values
 from orthounlearn.metrics.shadow import balanced_membership
 from orthounlearn.metrics.suite import Outputs
@@ -77,31 +78,44 @@ def test_a_request_on_a_shadow_forgets_its_own_half_of_the_class(job):
 
 def test_doing_nothing_leaves_what_the_positive_control_finds(job):
     experiment = job("original")
-    figures = shadow_audit(experiment, experiment.splits(FORGET))
+    figures = shadow_audit(experiment, experiment.splits(FORGET)).figures
     assert set(figures) == {"original", "unlearned"}
     same = {key: figures["unlearned"][key] for key in figures["original"]}
     np.testing.assert_equal(same, figures["original"])
     assert 0 <= figures["original"]["lira/auc"] <= 1
 
 
+def test_each_attack_has_its_curve(job):
+    """The area under it is the mean AUC, less what the steps of ties and of the grid hide."""
+    experiment = job("original")
+    found = shadow_audit(experiment, experiment.splits(FORGET))
+    assert set(found.curves) == set(found.figures)
+    for name in ("lira", "lira/rest", "rmia", "lira/retained"):
+        curve_T = found.curves["original"][name]
+        known_T = np.isfinite(curve_T)
+        area = np.trapezoid(curve_T[known_T], roc.CURVE_FPR[known_T])
+        key = f"{name}/auc" if "/" not in name else f"{name}_auc"
+        assert -0.1 < area - found.figures["original"][key] < 0.01, name
+
+
 def test_a_masked_logit_hides_nothing_from_the_attack(job):
     """The mask shifts every margin of the class alike, so each likelihood ratio stays."""
     experiment = job("mask_logit")
-    figures = shadow_audit(experiment, experiment.splits(FORGET))
+    figures = shadow_audit(experiment, experiment.splits(FORGET)).figures
     for key in ("lira/auc", "lira/worst5"):
         assert figures["unlearned"][key] == pytest.approx(figures["original"][key], abs=0.02)
 
 
 def test_retrained_shadows_give_the_negative_control(job):
     experiment = job("retrain", "metrics.reference=train")
-    figures = shadow_audit(experiment, experiment.splits(FORGET))
+    figures = shadow_audit(experiment, experiment.splits(FORGET)).figures
     # The method is retraining itself: the same networks.
     same = {key: figures["unlearned"][key] for key in figures["retrained"]}
     np.testing.assert_equal(same, figures["retrained"])
     # Nobody saw the class: no attack tells the halves apart, beyond chance on 130 images.
     assert abs(figures["retrained"]["lira/auc"] - 0.5) < 0.1
     kept = job("original", "metrics.reference=train")
-    known = shadow_audit(kept, kept.splits(FORGET))["unlearned"]
+    known = shadow_audit(kept, kept.splits(FORGET)).figures["unlearned"]
     # A few shadows fit two Gaussians roughly, so chance alone moves the figure by nearly one nat.
     assert abs(figures["unlearned"]["ulira/efficacy_llr"]) < 0.5 * known["ulira/efficacy_llr"]
     assert figures["unlearned"]["ulira/efficacy_auc"] == 0.5  # the same scores on both sides
@@ -119,10 +133,10 @@ def test_the_requests_of_other_seeds_are_attacked_with_the_same_answers(
     job, monkeypatch: pytest.MonkeyPatch
 ):
     first = job("zero_row")
-    before = shadow_audit(first, first.splits(FORGET))
+    before = shadow_audit(first, first.splits(FORGET)).figures
     monkeypatch.setattr(shadows, "run_once", None)  # nothing is unlearned again
     second = job("zero_row", "seed=1")
-    np.testing.assert_equal(shadow_audit(second, second.splits(FORGET)), before)
+    np.testing.assert_equal(shadow_audit(second, second.splits(FORGET)).figures, before)
     other = job("soft_prune", "method.rate=0.4")
     with pytest.raises(TypeError, match="not callable"):
         shadow_audit(other, other.splits(FORGET))
@@ -130,7 +144,7 @@ def test_the_requests_of_other_seeds_are_attacked_with_the_same_answers(
 
 def test_a_pool_says_how_large_it_is(job):
     experiment = job("original")
-    figures = shadow_audit(experiment, experiment.splits(FORGET))["unlearned"]
+    figures = shadow_audit(experiment, experiment.splits(FORGET)).figures["unlearned"]
     pool = {key: value for key, value in figures.items() if key.startswith("shadows/")}
     assert pool == {"shadows/count": 6, "shadows/fewest_in": 2, "shadows/fewest_out": 2}
 
