@@ -66,9 +66,15 @@ def test_experiment_axes_name_things_that_exist(open_job, name: str):
     assert not same_classes or config["seed"] not in table["seeds"], "tuned on what is reported"
 
 
-def test_the_long_table_has_every_method_once():
-    listed = yaml.safe_load(Path(CONF_DIR, "methods", "all.yaml").read_text())["methods"]
-    assert sorted(listed) == GROUPS["method"]
+def test_the_long_table_has_every_method_once_and_the_ablation_its_parts():
+    every, parts = (
+        yaml.safe_load(Path(CONF_DIR, "methods", f"{name}.yaml").read_text())["methods"]
+        for name in ("all", "ablation")
+    )
+    assert sorted({*every, *parts}) == GROUPS["method"]
+    assert len(set(every)) == len(every)
+    beside = {name for name in parts if name not in every}
+    assert all(name.startswith("class_transport_") for name in beside)
 
 
 SIZES = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64, "fashion_mnist": 28}
