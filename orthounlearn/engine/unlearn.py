@@ -239,6 +239,9 @@ def finish_run(request: Request, net: nn.Module, *, timed: Timed | None) -> dict
     arrays: dict[str, Any] = {key: of.astype(np.float32) for key, of in audited.curves.items()}
     with writing(folder / "curves.npz") as temporary:
         np.savez_compressed(temporary, **arrays)
+    if audited.shadows:
+        with writing(folder / "shadows.npz") as temporary:
+            np.savez_compressed(temporary, **audited.shadows)
     save_gallery(experiment.data.test, request.splits, folder / "gallery.npz")
     identity, plain = identity_of(request), plain_metrics(audited.metrics)
     write_json(folder / "run.json", identity)

@@ -5,33 +5,33 @@ in `metrics/catalog.py`.
 """
 
 import logging
-from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from numpy.typing import NDArray
 from torch import nn
 
 from orthounlearn.data.splits import SPLIT_NAMES
 from orthounlearn.engine.audit.latency import latency
-from orthounlearn.engine.audit.predict import cached_outputs, predict
-from orthounlearn.engine.audit.relearn import cached_relearn, relearn
+from orthounlearn.engine.audit.measured import (
+    Curve,
+    Figures,
+    Measured,
+    add_relearning,
+    mean_curves,
+    measure,
+    original_of,
+    retrained_of,
+)
+from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.audit.shadows import Shadowed, shadow_audit
-from orthounlearn.engine.checkpoints import load_network
-from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.request import Request
-from orthounlearn.engine.store import StoredModel, ensure_trained, stored_model
 from orthounlearn.engine.timing import Timed
-from orthounlearn.errors import DivergedError, UsageError
-from orthounlearn.files import file_digest
-from orthounlearn.metrics.relearn import Accuracies, ain, area_ratio
+from orthounlearn.metrics.relearn import ain, area_ratio
 from orthounlearn.metrics.roc import CURVE_FPR
-from orthounlearn.metrics.sample import Ranking, Sample, gap_intervals, values
+from orthounlearn.metrics.sample import gap_intervals, values
 from orthounlearn.metrics.suite import (
     Outputs,
     against_both,
@@ -43,49 +43,12 @@ from orthounlearn.metrics.suite import (
     floors,
     gaps,
     neighbour_samples,
-    samples,
     similarities,
     worst_case_privacy,
 )
 from orthounlearn.metrics.verdict import TITLES, judge
 
 _log = logging.getLogger(__name__)
-
-Figures = dict[str, float]
-Curve = NDArray[np.floating]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A network, and what it says.
-
-    Attributes:
-        outputs: On the request's splits.
-        samples: What each image adds to its figures.
-        figures: Of the audit.
-        seed: Of its training; None if it was not trained on the images alone.
-        key: Of its training; likewise.
-        seconds: Of its training; likewise.
-        curves: Of its relearning, `LEARNING_RATE/{steps,forget,retain}` -> (S,).
-        net: The network, where a figure is yet to be measured on it.
-        itself: Whether it is the audited network, for want of another reference.
-    """
-
-    outputs: Outputs
-    samples: dict[str, Sample]
-    figures: Figures
-    seed: int | None = None
-    key: str | None = None
-    seconds: float | None = None
-    curves: dict[str, Curve] = field(default_factory=dict)
-    net: nn.Module | None = None
-    itself: bool = False
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """Return what a certificate cites; undefined figures are left out."""
-        finite = {key: value for key, value in self.figures.items() if isfinite(value)}
-        return {"seed": self.seed, "key": self.key, "figures": finite, "itself": self.itself}
 
 
 @dataclass(frozen=True)
@@ -100,6 +63,7 @@ class Audited:
         curves: Of what is attacked step by step, and at each price, for an .npz file:
             `PHASE/relearn/LEARNING_RATE/{steps,forget,retain}` (S,), `PHASE/roc/ATTACK` (T,), and
             the latter's false-positive rates, `fpr` (T,). Means over the retrained networks.
+        shadows: `Shadowed.arrays`; {} without shadows.
     """
 
     metrics: Figures
@@ -107,6 +71,7 @@ class Audited:
     original: Outputs | None
     retrained: list[Measured]
     curves: dict[str, Curve]
+    shadows: dict[str, Any]
 
 
 @isolate_rng()  # whoever trains on afterwards draws what it would have drawn without an audit
@@ -125,12 +90,12 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
     """
     experiment = request.experiment
     settings = experiment.config["metrics"]
-    ours = _measured(request, predict(experiment, net, request.splits))
+    ours = measure(request, predict(experiment, net, request.splits))
     outputs, figures = ours.outputs, ours.figures
-    original = _original(request, elsewhere=timed is None)
-    retrained = _retrained(request, net, original)
+    original = original_of(request, elsewhere=timed is None)
+    retrained = retrained_of(request, net, original)
     if settings["relearn"] and original is not None:
-        _relearn(request, ours, net, original=original)
+        add_relearning(request, ours, net, original=original)
     elif settings["relearn"]:
         _log.info("Relearning is measured against the network before the request: original=FILE.")
     metrics: Figures = {}
@@ -170,11 +135,13 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
     curves = {
         f"{phase}/{key}": curve
         for phase, networks in phases.items()
-        for key, curve in _curves(networks).items()
+        for key, curve in mean_curves(networks).items()
     }
+    shadows: dict[str, Any] = {}
     if settings["shadows"] and timed is not None:
         shadowed = shadow_audit(experiment, request.splits)
         figures |= _shadows(shadowed, metrics)
+        shadows = shadowed.arrays
         curves |= {
             f"{phase}/roc/{key}": curve
             for phase, of in shadowed.curves.items()
@@ -189,20 +156,8 @@ def audit_network(request: Request, net: nn.Module, *, timed: Timed | None) -> A
     figures |= _verdict(request, figures, original, retrained)
     metrics |= {f"unlearned/{key}": value for key, value in figures.items()}
     before = original.outputs if original else None
-    return Audited(metrics, outputs, before, retrained, curves | {"fpr": CURVE_FPR})
-
-
-def _measured(
-    request: Request, outputs: Outputs, *, seed: int | None = None, key: str | None = None
-) -> Measured:
-    found = samples(
-        outputs,
-        forget=request.splits.forget,
-        class_names=request.experiment.data.class_names,
-        seed=request.splits.seed,
-        block_probes=request.experiment.config["metrics"]["block_probes"],
-    )
-    return Measured(outputs, found, values(found), seed, key)
+    curves["fpr"] = CURVE_FPR
+    return Audited(metrics, outputs, before, retrained, curves, shadows)
 
 
 def _add_neighbours(networks: list[Measured], retrained: list[Measured]) -> None:
@@ -225,117 +180,6 @@ def _add_distances(network: Measured, others: list[Measured]) -> None:
     network.figures.update(values(distances))
     network.figures.update(worst_case_privacy(network.outputs, said))
     network.figures.update(composites(network.figures, _mean(others)))
-
-
-def _accuracies(original: Measured) -> Accuracies:
-    return Accuracies(original.figures["acc/forget_test"], original.figures["acc/retain_test"])
-
-
-def _original(request: Request, *, elsewhere: bool) -> Measured | None:
-    """Return the network before the request; None if nobody said which that was."""
-    experiment, config = request.experiment, request.experiment.config
-    given = config["original"] if elsewhere else config["checkpoint"]
-    if given:
-        net = _loaded(experiment, given)
-        outputs = predict(experiment, net, request.splits)
-        reference = replace(_measured(request, outputs), net=net)
-        _relearn(request, reference, net, original=reference)
-        return reference
-    stored = stored_model(experiment, seed=config["seed"])
-    if elsewhere or not stored.is_trained:
-        return None
-    net = stored.load(experiment)
-    reference = replace(_stored(request, stored, net, seed=config["seed"]), net=net)
-    _relearn(request, reference, stored, original=reference)
-    return reference
-
-
-def _retrained(request: Request, net: nn.Module, original: Measured | None) -> list[Measured]:
-    """Return the retrained networks, of the request's own seed first; [] if there is none.
-
-    Those of somebody else, if files are given, take the place of stored ones.
-
-    A retrained network is compared with the others, if there are any: beside itself it looks better
-    than any two trainings are, and can have no verdict.
-    """
-    experiment, settings = request.experiment, request.experiment.config["metrics"]
-    found, others = [], []
-
-    def add(theirs: nn.Module, reference: Measured, stored: StoredModel | None) -> None:
-        if original is not None:
-            _relearn(request, reference, stored or theirs, original=original)
-        found.append(reference)
-        if not _same_weights(net, theirs):
-            others.append(reference)
-
-    for path in experiment.config["retrained"]:
-        theirs = _loaded(experiment, path)
-        outputs = predict(experiment, theirs, request.splits)
-        add(theirs, _measured(request, outputs, key=file_digest(Path(path))), None)
-    for seed in request.reference_seeds:
-        stored = ensure_trained(experiment, without=request.splits.forget, seed=seed)
-        theirs = stored.load(experiment)
-        add(theirs, _stored(request, stored, theirs, seed=seed), stored)
-    if not found and settings["reference"] != "none":
-        _log.info(
-            "No retrained model is stored, so nothing is compared with it "
-            "(metrics.reference=train trains one)."
-        )
-    return others or [replace(reference, itself=True) for reference in found]
-
-
-def _loaded(experiment: Experiment, path: str) -> nn.Module:
-    """Return the network of a user's file."""
-    net = experiment.new_net(0)
-    load_network(net, Path(path))
-    return net.to(experiment.device)
-
-
-def _same_weights(one: nn.Module, other: nn.Module) -> bool:
-    theirs = other.state_dict()
-    return all(
-        name in theirs and torch.equal(value, theirs[name])
-        for name, value in one.state_dict().items()
-    )
-
-
-def _stored(request: Request, stored: StoredModel, net: nn.Module, *, seed: int) -> Measured:
-    """Measure a stored network; once for each request, whatever the method."""
-    try:
-        outputs = cached_outputs(request.experiment, lambda: net, request.splits, stored.folder)
-    except DivergedError as error:  # of a reference, not of what is audited
-        raise UsageError(f"{stored.folder}: {error}") from error
-    settings = request.experiment.config["metrics"]
-    of_what = (
-        *(stored.key, request.splits.hash),
-        *(settings["max_images"], tuple(settings["block_probes"])),
-    )
-    if of_what not in _MEASURED:
-        measured = _measured(request, outputs)
-        _MEASURED[of_what] = measured.samples, measured.figures
-    drawn, figures = _MEASURED[of_what]
-    return Measured(outputs, dict(drawn), dict(figures), seed, stored.key, stored.seconds)
-
-
-_MEASURED: dict[tuple[Any, ...], tuple[dict[str, Sample], Figures]] = {}
-"""Figures of stored networks in this process: two thirds of an audit, and the same for each cell
-of a table that differs in its method alone."""
-
-
-def _relearn(
-    request: Request, network: Measured, net: nn.Module | StoredModel, *, original: Measured
-) -> None:
-    """Let a network learn the classes again, if relearning is asked for."""
-    experiment, splits = request.experiment, request.splits
-    settings, before = experiment.config["metrics"]["relearn"], _accuracies(original)
-    if not settings:
-        return
-    if isinstance(net, StoredModel):
-        found = cached_relearn(experiment, net, splits, settings, original=before)
-    else:
-        found = relearn(experiment, net, splits, settings, original=before)
-    network.figures.update(found.values)
-    network.curves.update(found.arrays)
 
 
 def _similarities(
@@ -399,18 +243,6 @@ def _relearning_compared(figures: Figures, retrained: Figures) -> Figures:
 
 def _uncensored(steps: float) -> int | None:
     return int(steps) if isfinite(steps) else None
-
-
-def _curves(networks: list[Measured]) -> dict[str, Curve]:
-    """Return the mean curves of networks: `relearn/…` and `roc/…`; {} of none."""
-    found: dict[str, list[Curve]] = defaultdict(list)
-    for network in networks:
-        for key, curve in network.curves.items():
-            found[f"relearn/{key}"].append(curve)
-        for key, sample in network.samples.items():
-            if isinstance(sample, Ranking) and key.startswith("mia/"):
-                found[f"roc/{key.rstrip('/')}"].append(sample.curve)
-    return {key: np.mean(curves, axis=0) for key, curves in found.items()}
 
 
 def _shadows(shadowed: Shadowed, metrics: Figures) -> Figures:

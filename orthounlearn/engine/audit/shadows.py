@@ -9,6 +9,7 @@ of this recipe with half of the images, not the one checkpoint of the request.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from lightning import seed_everything
@@ -44,10 +45,13 @@ class Shadowed:
     Attributes:
         figures: Phase -> key -> value.
         curves: Phase -> key -> true-positive rates at `roc.CURVE_FPR`, (T,).
+        arrays: What each target's attack says of each image, for an .npz file:
+            `PHASE/ATTACK` (K, N) and `members/SPLIT` (K, N), whether the target was trained on it.
     """
 
     figures: dict[str, dict[str, float]]
     curves: dict[str, dict[str, Floats]]
+    arrays: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,11 @@ def shadow_audit(experiment: Experiment, splits: Splits) -> Shadowed:
         phase: {name.rstrip("/_"): sample.curve for name, sample in of.items()}
         for phase, of in samples.items()
     }
-    return Shadowed(figures, curves)
+    arrays: dict[str, Any] = {f"members/{split}": of_KN for split, of_KN in members.items()}
+    for phase, attacked in attacks.items():
+        for name, scores in attacked.items():
+            arrays[f"{phase}/{name.rstrip('/_')}"] = scores.scores_KN.astype(np.float32)
+    return Shadowed(figures, curves, arrays)
 
 
 def _check_design(

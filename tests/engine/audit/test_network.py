@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from orthounlearn.engine.audit import network
+from orthounlearn.engine.audit import measured
 from orthounlearn.engine.audit.latency import latency
 from orthounlearn.engine.audit.network import audit_network
 from orthounlearn.engine.audit.predict import predict
@@ -20,6 +20,7 @@ from orthounlearn.engine.timing import Timed
 from orthounlearn.engine.unlearn import evaluate, unlearn
 from orthounlearn.errors import UsageError
 from orthounlearn.metrics.catalog import CATALOG, figure
+from orthounlearn.metrics.shadow import over_targets
 from orthounlearn.metrics.suite import audit
 from orthounlearn.metrics.verdict import TITLES
 from orthounlearn.report.certificate import NO_SHADOWS
@@ -152,6 +153,17 @@ def test_curves_are_kept(full):
             assert curves[f"{phase}/roc/lira"].shape == curves["fpr"].shape
 
 
+def test_what_shadows_say_of_each_image_is_kept(full):
+    """The stored scores are those that the figures are made of."""
+    experiment, metrics = full
+    with np.load(folder_of(experiment) / "shadows.npz") as kept:
+        member_KN = kept["members/forget_train"]
+        for phase in ("original", "unlearned", "retrained"):
+            found = over_targets(kept[f"{phase}/lira"].astype(float), member_KN, None)
+            assert found["auc"] == pytest.approx(metrics[f"{phase}/lira/auc"], abs=1e-4)
+            assert kept[f"{phase}/lira/retained"].shape == kept["members/retain_train"].shape
+
+
 def test_the_curve_of_the_references_is_the_mean_of_theirs(full):
     experiment, metrics = full
     with np.load(folder_of(experiment) / "curves.npz") as curves:
@@ -172,19 +184,19 @@ def test_another_method_pays_for_itself_alone(full, open_shared):
 
 
 def test_references_are_measured_once_for_all_methods(open_shared, monkeypatch: pytest.MonkeyPatch):
-    measured: list[object] = []
-    plain = network.samples
+    seen: list[object] = []
+    plain = measured.samples
 
     def watched(outputs, **options):
-        measured.append(outputs)
+        seen.append(outputs)
         return plain(outputs, **options)
 
-    monkeypatch.setattr(network, "samples", watched)
+    monkeypatch.setattr(measured, "samples", watched)
     runs = []
     for method in ("zero_row", "drop_unit"):
         experiment = open_shared(f"method={method}", "metrics.reference=train", "forget=5")
         runs.append(unlearn(open_request(experiment)))
-    assert len(measured) == 3 + 1  # the original and the retrained network, and what is left
+    assert len(seen) == 3 + 1  # the original and the retrained network, and what is left
     of_references = [k for k in runs[0] if k.startswith(("original/", "retrained/"))]
     assert {k: runs[0][k] for k in of_references} == {k: runs[1][k] for k in of_references}
 
