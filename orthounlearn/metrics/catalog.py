@@ -63,6 +63,8 @@ CATALOG = (
     Figure("lira/retained_*", "LiRA retained", "", "retrained", "as LiRA, on retained images: the risk of those who stay"),
     Figure("ulira/efficacy_llr", "U-LiRA efficacy", "", "zero", "mean log-likelihood ratio of forgotten members, unlearned against retrained shadows, in nats, less what a few shadows err by: 0 as after retraining"),
     Figure("ulira/efficacy_auc", "U-LiRA efficacy AUC", "", "low", "P(that ratio under an unlearned network > under a retrained one), on the same members: ½ as after retraining"),
+    Figure("ulira/rest_efficacy_llr", "U-LiRA efficacy, other classes", "", "zero", "as U-LiRA efficacy, on the margin of the strongest class when the forgotten ones are left out: what a masked logit leaves"),
+    Figure("ulira/rest_efficacy_auc", "U-LiRA efficacy AUC, other classes", "", "low", "as U-LiRA efficacy AUC, on that margin: ½ as after retraining"),
     Figure("rmia/auc", "RMIA AUC", "", "retrained", "RMIA with shadows (arXiv 2312.03262), population of the same class"),
     Figure("rmia/auc_sd", "RMIA spread", "", "info", "standard deviation of that AUC over targets"),
     Figure("rmia/tpr@fpr*", "RMIA TPR", "%", "retrained", "its true-positive rate at a low false-positive rate; empty if unresolved"),

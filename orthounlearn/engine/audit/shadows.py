@@ -325,10 +325,16 @@ def _efficacy(unlearned: Family, retrained: Family, member_KN: Bools) -> dict[st
     """Return how well "trained on, then unlearned" is told from "never trained on", by members.
 
     The AUC is that of the same ratio on the same images, under the unlearned and under the
-    retrained target.
+    retrained target. Asked of margins, and of those where the forgotten classes are left out.
     """
-    phi_KN, never_KN = unlearned.forget_KN, retrained.forget_KN
+    return _efficacy_by(unlearned.forget_KN, retrained.forget_KN, member_KN, "ulira/") | (
+        _efficacy_by(unlearned.rest_KN, retrained.rest_KN, member_KN, "ulira/rest_")
+    )
 
+
+def _efficacy_by(
+    phi_KN: Floats, never_KN: Floats, member_KN: Bools, beginning: str
+) -> dict[str, float]:
     def ratios(target_KN: Floats) -> Floats:
         def attack(rows: Ints, target: int) -> Floats:
             return lira.efficacy(target_KN[target], phi_KN[rows], member_KN[rows], never_KN[rows])
@@ -341,6 +347,6 @@ def _efficacy(unlearned: Family, retrained: Family, member_KN: Bools) -> dict[st
         for ours_N, theirs_N, member_N in zip(ours_KN, theirs_KN, member_KN, strict=True)
     ]
     return {
-        "ulira/efficacy_llr": float(np.nanmean(ours_KN[member_KN])),
-        "ulira/efficacy_auc": float(np.mean(areas)),
+        f"{beginning}efficacy_llr": float(np.nanmean(ours_KN[member_KN])),
+        f"{beginning}efficacy_auc": float(np.mean(areas)),
     }

@@ -127,6 +127,18 @@ def test_retrained_shadows_give_the_negative_control(job):
         low, high = (known[f"{attack_on}auc_gap_{end}"] for end in ("low", "high"))
         assert low < gap < high
     assert known["ulira/efficacy_auc"] > 0.9
+    assert figures["unlearned"]["ulira/rest_efficacy_auc"] == 0.5
+
+
+def test_efficacy_without_the_class_cannot_be_silenced_by_its_logit(job):
+    """A masked logit moves the margin beyond recognition, and leaves the others as they were."""
+    experiment = job("mask_logit", "metrics.reference=train")
+    masked = shadow_audit(experiment, experiment.splits(FORGET)).figures["unlearned"]
+    kept = job("original", "metrics.reference=train")
+    known = shadow_audit(kept, kept.splits(FORGET)).figures["unlearned"]
+    for key in ("ulira/rest_efficacy_llr", "ulira/rest_efficacy_auc"):
+        assert masked[key] == pytest.approx(known[key], abs=1e-6)
+    assert masked["ulira/efficacy_llr"] != pytest.approx(known["ulira/efficacy_llr"], abs=0.1)
 
 
 def test_the_requests_of_other_seeds_are_attacked_with_the_same_answers(
