@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import asdict
+from textwrap import wrap
 from typing import Any
 
 from rich.console import Console
@@ -133,7 +134,7 @@ def to_latex(
     ]
     align = "l" + "r" * (len(named) - 1 + len(keys))
     lines += [r"\begin{tabular}{" + align + "}", r"\toprule"]
-    lines.append(" & ".join([*named, *(_latex(heading(key)) for key in keys)]) + r" \\")
+    lines.append(" & ".join([*named, *(_stacked(heading(key)) for key in keys)]) + r" \\")
     for title, group in _groups(rows):
         lines += [r"\midrule", rf"\multicolumn{{{len(align)}}}{{l}}{{{_latex(title)}}} \\"]
         lines += [
@@ -232,12 +233,20 @@ def _markdown_table(cells: Sequence[Sequence[str]]) -> list[str]:
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
+_HEADING = 12  # characters of a line, about as many as a number with its interval has
+
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "→": r"$\to$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--",
     "Δ": r"$\Delta$", "×": r"$\times$", "…": r"\ldots{}",
 }  # fmt: skip
+
+
+def _stacked(text: str) -> str:
+    """Return a heading in short lines: columns are then as wide as their numbers."""
+    lines = r" \\ ".join(_latex(line) for line in wrap(text, _HEADING))
+    return rf"\shortstack[r]{{{lines}}}"
 
 
 def _latex(text: str) -> str:
