@@ -13,7 +13,8 @@ from orthounlearn.engine.context import RequestContext
 from orthounlearn.errors import DivergedError
 from orthounlearn.methods.base import UnlearningMethod
 
-_REPEATS = 5  # of a training-free request, on copies; the first is the warm-up
+_REPEATS = 5  # of a short training-free request, on copies; the first is the warm-up
+_SHORT = 1.0  # seconds; a longer request needs neither a warm-up nor a median
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Timed:
     Attributes:
         net: Unlearned.
         prepare_s: Before the request; includes what an earlier request left on disk.
-        unlearn_s: The request; of training-free methods the median of several runs.
+        unlearn_s: The request; of training-free methods the median of several runs if it is
+            short.
     """
 
     net: nn.Module
@@ -61,6 +63,8 @@ def carry_out(
             # Together, so that what `prepare` noted of the network is that of the copy.
             trial, copied = copy.deepcopy((method, net))
             seconds.append(_run(trial, copied, context)[1])
+            if seconds[0] > _SHORT:
+                break
     unlearned, took = _run(method, net, context)
     if method.unlearn_seconds is not None:
         took = method.unlearn_seconds

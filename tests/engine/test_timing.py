@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from orthounlearn.engine import timing
 from orthounlearn.engine.timing import carry_out
 from orthounlearn.errors import UsageError
 from orthounlearn.methods.base import UnlearningMethod
@@ -48,6 +49,14 @@ def test_preparation_runs_once_and_the_request_on_copies():
     assert ZeroFirst.calls.count("unlearn") > 2
     assert timed.net is net
     assert not net[0].weight.any()
+
+
+def test_a_long_request_is_not_repeated_for_a_median(monkeypatch: pytest.MonkeyPatch):
+    clock = iter(range(0, 1000, 2))  # every request takes two seconds
+    monkeypatch.setattr(timing, "now", lambda _: float(next(clock)))
+    timed = carry_out(ZeroFirst(), nn.Sequential(nn.Linear(2, 2)), context())
+    assert ZeroFirst.calls.count("unlearn") == 2
+    assert timed.unlearn_s == 2
 
 
 def test_what_an_earlier_request_has_prepared_counts():
