@@ -105,8 +105,8 @@ class ImageGradients:
     def solve(self, batches: Sequence[Batch], right: Tensor, *, damping: float) -> Tensor:
         """Return x (P,) with (GᵀG/N + κI) x = `right`, by x = (b − Gᵀ(NκI + GGᵀ)⁻¹Gb) / κ.
 
-        One backward pass of each image where G fits `_HELD`. Conjugate gradients keep nothing, but
-        need a double one in each iteration, and dozens of iterations on a trained network.
+        One backward pass of each image where G fits `_HELD`; conjugate gradients keep nothing, but
+        need a double one in each of their iterations.
         """
         count = sum(len(labels) for _, labels in batches)
         # On the CPU: not every accelerator has float64, and N is small.

@@ -125,9 +125,9 @@ def test_a_figure_of_files_that_older_runs_lack_says_how_to_get_it(tmp_path: Pat
             del run.metrics[key]
     elements = Elements(render(runs, tmp_path))
     figures = {a["id"] for a in elements.of("figure")}
-    assert {"gallery", "channels", "similarity", "relearn"} <= figures
-    assert "roc" not in figures
+    assert {"gallery", "channels", "similarity", "relearn", "roc"} <= figures
+    assert "confusion" not in figures
     specs = json.loads(elements.scripts["case-0"])
     assert specs.keys() == {"per-class", "routing", "depth"}
     notes = [a for a in elements.of("p") if "missing" in a.get("class", "")]
-    assert len(notes) == 4
+    assert len(notes) == 5
