@@ -91,6 +91,11 @@ class Mean:
     parts: tuple[Part, ...]
     shares: tuple[float, ...] = (1.0,)
 
+    @classmethod
+    def whole(cls, split: str, values_N: Floats) -> "Mean":
+        """Return the mean over all images of a split."""
+        return cls((Part.whole(split, values_N),))
+
     @cached_property
     def values(self) -> dict[str, float]:
         """The mean; nan if a part is empty."""

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from orthounlearn.metrics.comparison import neighbour_samples
 from orthounlearn.metrics.neighbour import nearest_class, neighbour_score
 from orthounlearn.metrics.roc import auc
 from orthounlearn.metrics.sample import values
-from orthounlearn.metrics.suite import Outputs, neighbour_samples
+from orthounlearn.metrics.suite import Outputs
 
 LOGITS = np.log(np.array([[0.5, 0.3, 0.1, 0.1], [0.6, 0.1, 0.2, 0.1], [0.2, 0.5, 0.2, 0.1]]))
 

@@ -20,9 +20,10 @@ from orthounlearn.engine.request import Request
 from orthounlearn.engine.store import StoredModel, ensure_trained, stored_model
 from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.files import file_digest
+from orthounlearn.metrics.findings import Findings
 from orthounlearn.metrics.relearn import Accuracies
-from orthounlearn.metrics.sample import Ranking, Sample, values
-from orthounlearn.metrics.suite import Outputs, samples
+from orthounlearn.metrics.sample import Ranking, Sample
+from orthounlearn.metrics.suite import Outputs
 
 _log = logging.getLogger(__name__)
 
@@ -31,13 +32,10 @@ Curve = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A network, and what it says.
+class Measured(Findings):
+    """What is found of a network, and where it comes from.
 
     Attributes:
-        outputs: On the request's splits.
-        samples: What each image adds to its figures.
-        figures: Of the audit.
         seed: Of its training; None if it was not trained on the images alone.
         key: Of its training; likewise.
         seconds: Of its training; likewise.
@@ -67,14 +65,14 @@ def measure(
     request: Request, outputs: Outputs, *, seed: int | None = None, key: str | None = None
 ) -> Measured:
     """Return every figure that needs a network's outputs alone."""
-    found = samples(
+    found = Findings.of(
         outputs,
         forget=request.splits.forget,
         class_names=request.experiment.data.class_names,
         seed=request.splits.seed,
         block_probes=request.experiment.config["metrics"]["block_probes"],
     )
-    return Measured(outputs, found, values(found), seed, key)
+    return Measured(found.outputs, found.samples, found.figures, seed, key)
 
 
 def original_of(request: Request, *, elsewhere: bool) -> Measured | None:

@@ -18,9 +18,10 @@ from orthounlearn.engine.audit.predict import predict
 from orthounlearn.engine.audit.relearn import relearn
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.methods.head import find_classifier
+from orthounlearn.metrics.comparison import against_both
 from orthounlearn.metrics.relearn import Accuracies
 from orthounlearn.metrics.sample import Sample, gap_intervals, values
-from orthounlearn.metrics.suite import Outputs, against_both, samples
+from orthounlearn.metrics.suite import Outputs, samples
 from orthounlearn.metrics.verdict import Verdict, judge
 
 

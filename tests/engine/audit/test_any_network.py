@@ -16,8 +16,9 @@ from orthounlearn.engine.store import ensure_trained, stored_model
 from orthounlearn.engine.unlearn import evaluate, unlearn
 from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.files import file_digest
+from orthounlearn.metrics.comparison import neighbour_samples
 from orthounlearn.metrics.relearn import Accuracies
-from orthounlearn.metrics.suite import Outputs, neighbour_samples
+from orthounlearn.metrics.suite import Outputs
 from orthounlearn.report.certificate import ELSEWHERE, OTHER_RECIPE
 
 SHORT = ("forget=3", "recipe.epochs=4", "metrics=fast")
