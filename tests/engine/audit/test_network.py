@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from orthounlearn.engine.audit import measured
 from orthounlearn.engine.audit.latency import latency
 from orthounlearn.engine.audit.network import audit_network
 from orthounlearn.engine.audit.predict import predict
@@ -19,6 +18,7 @@ from orthounlearn.engine.store import stored_model
 from orthounlearn.engine.timing import Timed
 from orthounlearn.engine.unlearn import evaluate, unlearn
 from orthounlearn.errors import UsageError
+from orthounlearn.metrics import suite
 from orthounlearn.metrics.catalog import CATALOG, figure
 from orthounlearn.metrics.shadow import over_targets
 from orthounlearn.metrics.suite import audit
@@ -185,13 +185,13 @@ def test_another_method_pays_for_itself_alone(full, open_shared):
 
 def test_references_are_measured_once_for_all_methods(open_shared, monkeypatch: pytest.MonkeyPatch):
     seen: list[object] = []
-    plain = measured.samples
+    plain = suite.samples
 
     def watched(outputs, **options):
         seen.append(outputs)
         return plain(outputs, **options)
 
-    monkeypatch.setattr(measured, "samples", watched)
+    monkeypatch.setattr(suite, "samples", watched)
     runs = []
     for method in ("zero_row", "drop_unit"):
         experiment = open_shared(f"method={method}", "metrics.reference=train", "forget=5")
