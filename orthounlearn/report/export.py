@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,15 +50,34 @@ def plates(runs: Sequence[Run], rows: Sequence[Row]) -> Iterator[Plate]:
     for case in make_cases(runs, styled):
         for detail in details():
             drawing = detail.draw(case)
-            if drawing is not None:
-                caption = f"{detail.title}, {case.title}{_chosen(drawing)}. {detail.caption}"
-                yield Plate(f"{case.slug}/{detail.name}", caption, _still(drawing))
+            if drawing is None:
+                continue
+            for method, chosen in _choices(drawing):
+                of = f", {method}" if method else ""
+                caption = f"{detail.title}, {case.title}{of}. {detail.caption}"
+                name = f"{detail.name}-{_file_name(method)}" if method else detail.name
+                yield Plate(f"{case.slug}/{name}", caption, _still(chosen))
 
 
-def _chosen(drawing: go.Figure) -> str:
-    """Return what a caption says of the method that a menu would change."""
+def _choices(drawing: go.Figure) -> Iterator[tuple[str, go.Figure]]:
+    """Yield what a menu would show, one after another, and its entry ("" without a menu)."""
     menus = [menu for menu in drawing.layout.updatemenus if menu.type == "dropdown"]
-    return "".join(f", {menu.buttons[0].label}" for menu in menus)
+    if not menus:
+        yield "", drawing
+    for button in menus[0].buttons if menus else ():
+        chosen = go.Figure(drawing)
+        traces, layout, *which = button.args
+        chosen.plotly_update(traces, layout, trace_indexes=which[0] if which else None)
+        yield button.label, chosen
+
+
+def _file_name(method: str) -> str:
+    """Return a method as a row names it, options and all, without what files cannot be named.
+
+    >>> _file_name("ssd (alpha=5), step 2")
+    'ssd-alpha=5-step-2'
+    """
+    return re.sub(r"[^\w.=+-]+", "-", method).strip("-")
 
 
 def _still(drawing: go.Figure) -> go.Figure:

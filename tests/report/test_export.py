@@ -3,6 +3,7 @@
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orthounlearn.errors import UsageError
@@ -17,7 +18,13 @@ def test_every_figure_becomes_a_still_plate_with_its_caption(tmp_path: Path):
     runs = write_runs(tmp_path, models=["n"], forgets=["dog"], seeds=[0])
     found = list(plates(runs, make_rows(runs)))
     names = [plate.name for plate in found]
-    assert len(set(names)) == len(names) == 4 + 11
+    of_others = {
+        f"toy_n_so_forget-dog/{figure}-{method}"
+        for figure in ("confusion", "gallery")
+        for method in ("mask_logit", "fine_tune")
+    }
+    assert len(set(names)) == len(names) == 4 + 11 + len(of_others)
+    assert of_others < set(names)
     for plate in found:
         assert not plate.drawing.layout.sliders
         assert not plate.drawing.layout.updatemenus
@@ -26,8 +33,24 @@ def test_every_figure_becomes_a_still_plate_with_its_caption(tmp_path: Path):
         assert "menu" not in plate.caption
     assert "forget dog" in found[-1].caption
     captions = {plate.name.rpartition("/")[2]: plate.caption for plate in found}
-    assert captions["gallery"].startswith("Images before and after, toy, n, orthogonal loss: so: ")
-    assert "forget dog, soft_prune. " in captions["gallery"]
+    assert captions["gallery-soft_prune"].startswith(
+        "Images before and after, toy, n, orthogonal loss: so: "
+    )
+    assert "forget dog, soft_prune. " in captions["gallery-soft_prune"]
+
+
+def test_each_entry_of_a_menu_is_a_plate_of_its_own(tmp_path: Path):
+    runs = write_runs(tmp_path, models=["n"], forgets=["dog"], seeds=[0])
+    drawn = {plate.name.rpartition("/")[2]: plate for plate in plates(runs, make_rows(runs))}
+    masked, tuned = drawn["confusion-mask_logit"], drawn["confusion-fine_tune"]
+    assert "fine_tune. " in tuned.caption
+    titles = [{text.text for text in one.drawing.layout.annotations} for one in (masked, tuned)]
+    assert titles[0] ^ titles[1] == {"after mask_logit", "after fine_tune"}
+    same = [
+        np.array_equal(one.z, other.z)
+        for one, other in zip(masked.drawing.data, tuned.drawing.data, strict=True)
+    ]
+    assert same == [True, False, True]  # original, the method, retrained
 
 
 def test_files_are_what_their_names_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
