@@ -19,7 +19,7 @@ from orthounlearn.data.splits import Splits, make_splits
 from orthounlearn.errors import UsageError
 from orthounlearn.files import write_json
 from orthounlearn.metrics.verdict import TITLES, judge
-from orthounlearn.report import certificate
+from orthounlearn.report import certificate_page
 from orthounlearn.report.certificate import LIMITS, NO_SHADOWS, write_certificate
 
 WRITTEN = {"audit.json", "certificate.md", "certificate.html"}
@@ -429,7 +429,7 @@ def test_all_three_files_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_an_error_in_the_page_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = write_run(tmp_path / "run")
-    monkeypatch.setattr(certificate, "_findings", lambda _: {})
+    monkeypatch.setattr(certificate_page, "_findings", lambda _: {})
     with pytest.raises(Exception, match="undefined"):
         certify(folder)
     assert not WRITTEN & {path.name for path in folder.iterdir()}
