@@ -19,9 +19,11 @@ from orthounlearn.methods.base import Batch, LossMethod
 from orthounlearn.methods.head import find_classifier
 from orthounlearn.methods.layers import evaluating
 from orthounlearn.metrics.relearn import Curve
+from orthounlearn.metrics.scores import Floats
 
-Evaluate = Callable[[nn.Module], tuple[float, float]]
-"""(network in eval mode) -> (accuracy on forgotten classes, accuracy on the others)."""
+Evaluate = Callable[[nn.Module], tuple[Floats, float]]
+"""(network in eval mode) -> (which images of the forgotten classes get their class, as 0 and 1
+(N,), accuracy on those of the other classes)."""
 
 
 def ready_to_relearn(
@@ -156,9 +158,9 @@ def relearn(
             )
         except _DivergedError:
             missing = steps // every + 1 - len(method.points)
-            method.points += [(math.nan, math.nan)] * missing
-    forget_S, retain_S = np.array(method.points).T
-    return Curve(np.arange(0, steps + 1, every), forget_S, retain_S)
+            method.points += [(np.full_like(method.points[0][0], np.nan), math.nan)] * missing
+    right, retain = zip(*method.points, strict=True)
+    return Curve(np.arange(0, steps + 1, every), np.stack(right), np.array(retain))
 
 
 class _DivergedError(Exception):
@@ -178,7 +180,7 @@ class _Relearning(LossMethod):
         self._every = every
         self._evaluate = evaluate
         self._done = 0
-        self.points: list[tuple[float, float]] = []
+        self.points: list[tuple[Floats, float]] = []
 
     def loss(self, net: nn.Module, batch: Mapping[str, Batch]) -> Tensor:
         images, labels = (torch.cat(part) for part in zip(*batch.values(), strict=True))

@@ -22,14 +22,19 @@ class Curve:
 
     Attributes:
         steps_S: Optimiser steps taken, from 0, ascending.
-        forget_S: Accuracy on test images of the forgotten classes, in [0, 1]; nan once the
+        right_SN: Which test images of the forgotten classes got their class, 0 or 1; nan once the
             training has diverged.
-        retain_S: Accuracy on test images of the other classes, likewise.
+        retain_S: Accuracy on test images of the other classes, in [0, 1], likewise.
     """
 
     steps_S: Ints
-    forget_S: Floats
+    right_SN: Floats
     retain_S: Floats
+
+    @property
+    def forget_S(self) -> Floats:  # noqa: N802 - S is its dimension
+        """Accuracy on the test images of the forgotten classes, in [0, 1]."""
+        return np.asarray(self.right_SN.mean(1))
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,14 @@ def relearn_steps(
     return int(curve.steps_S[back_S.argmax()]) if back_S.any() else None
 
 
-def relearn_area(curve: Curve, original: Accuracies, *, loss: float = _LOSS) -> float:
-    """Return the mean forget accuracy over the curve, in [0, 1]; finite for every network.
+def relearn_area(curve: Curve, original: Accuracies, *, loss: float = _LOSS) -> Floats:
+    """Return the share of the curve at which each forgotten image got its class, in [0, 1], (N,).
 
-    A point where retained accuracy is not kept, as in `relearn_steps`, counts as 0.
+    Their mean is the area, the mean forget accuracy over the curve; finite for every network. A
+    point where retained accuracy is not kept, as in `relearn_steps`, counts as 0.
     """
-    return float(np.where(_keeps(curve, original, loss), curve.forget_S, 0.0).mean())
+    kept_S = _keeps(curve, original, loss)
+    return np.asarray(np.where(kept_S[:, None], curve.right_SN, 0.0).mean(0))
 
 
 def ain(ours: int | None, retrained: int | None) -> float | None:

@@ -31,7 +31,7 @@ recipe; so a second retrained network is `ok`, and a small audit finds little bu
 * A probe's tolerance is at least a tenth of (o − r): an index below 0.1 is never a finding.
 * Probes that could not tell even the original from the retrained networks exclude nothing: only
   they see a class that is hidden behind the last layer, so without one there is no `ok`.
-* Relearning is judged at each learning rate, whatever its images: its curve has no interval.
+* Relearning is judged at each learning rate.
 * Distances of outputs to retraining's and shadow attacks have no part in the verdict: the first say
   that a network is another, not that it knows the class, the second are figures of the method.
 * No retrained network: forgotten classes are compared with accuracy 0, since one that never saw a
@@ -358,7 +358,7 @@ class _Case:
         if has(figures, low) and has(figures, high):
             return figures[low], figures[high]
         gap = figures[key] - reference
-        if fnmatchcase(key, RELEARNED):
+        if fnmatchcase(key, RELEARNED):  # of an older audit, whose areas had no interval
             return gap, gap
         if key == MEMBERSHIP:
             members, others = self.images["forget_train"], self.images["forget_test"]

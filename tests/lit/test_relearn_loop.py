@@ -60,10 +60,10 @@ def watch(net: nn.Module, **options: object) -> tuple[Curve, list[nn.Module]]:
     """Relearn; return the curve and what the network was at each of its points."""
     seen: list[nn.Module] = []
 
-    def evaluate(trained: nn.Module) -> tuple[float, float]:
+    def evaluate(trained: nn.Module) -> tuple[np.ndarray, float]:
         assert not any(module.training for module in trained.modules())
         seen.append(copy.deepcopy(trained))
-        return len(seen) / 10, len(seen) / 20
+        return np.array([len(seen) / 10]), len(seen) / 20
 
     defaults = {
         "loaders": lambda: SETS, "optimizer": SGD, "steps": STEPS, "every": EVERY,

@@ -18,9 +18,12 @@ ORIGINAL = Accuracies(forget=0.8, retain=0.9)
 
 
 def curve(forget: list[float], retain: list[float] | float = 0.9) -> Curve:
+    """A curve of so many accuracies: of one image, which is right to that extent."""
     forget_S = np.array(forget, dtype=float)
     return Curve(
-        np.arange(len(forget)) * 5, forget_S, np.broadcast_to(retain, forget_S.shape).astype(float)
+        np.arange(len(forget)) * 5,
+        forget_S[:, None],
+        np.broadcast_to(retain, forget_S.shape).astype(float),
     )
 
 
@@ -75,6 +78,13 @@ def test_area_is_the_mean_with_zeros_where_retained_accuracy_is_lost():
     assert relearn_area(lost, ORIGINAL) == pytest.approx(0.3)
     assert relearn_area(lost, ORIGINAL, loss=0.06) == pytest.approx(0.4)
     assert relearn_area(curve([1, 1], [0, 0]), ORIGINAL) == 0
+
+
+def test_area_is_the_mean_over_images_of_how_long_each_was_right():
+    right_SN = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]], dtype=float)
+    found = Curve(np.arange(4) * 5, right_SN, np.array([0.9, 0.9, 0.84, 0.9]))
+    assert found.forget_S == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert relearn_area(found, ORIGINAL).tolist() == [0.5, 0.25, 0.25]
 
 
 def test_what_has_diverged_counts_as_nothing():

@@ -140,8 +140,9 @@ def add_relearning(
         found = cached_relearn(experiment, net, splits, settings, original=before)
     else:
         found = relearn(experiment, net, splits, settings, original=before)
+    network.samples.update(found.samples)
     network.figures.update(found.values)
-    network.curves.update(found.arrays)
+    network.curves.update(found.lines)
 
 
 def mean_curves(networks: list[Measured]) -> dict[str, Curve]:

@@ -23,6 +23,8 @@ from orthounlearn.lit.relearn import ready_to_relearn
 from orthounlearn.lit.relearn import relearn as relearn_curve
 from orthounlearn.metrics.accuracy import micro_accuracy
 from orthounlearn.metrics.relearn import Accuracies, Curve, relearn_area, relearn_steps
+from orthounlearn.metrics.sample import Mean, Sample, values
+from orthounlearn.metrics.scores import Floats, correctness
 
 _log = logging.getLogger(__name__)
 
@@ -50,33 +52,49 @@ class Relearned:
     original: Accuracies
 
     @property
+    def samples(self) -> dict[str, Sample]:
+        """Return `relearn/lr{lr:g}/area`, image by image."""
+        return {
+            f"relearn/{name}/area": Mean.whole("forget_test", relearn_area(curve, self.original))
+            for name, curve in self.curves.items()
+        }
+
+    @property
     def values(self) -> dict[str, float]:
-        """Return `relearn/lr{lr:g}/steps` (nan where censored) and `relearn/lr{lr:g}/area`."""
-        found: dict[str, float] = {}
+        """Return `relearn/lr{lr:g}/area` and `relearn/lr{lr:g}/steps` (nan where censored)."""
+        found = values(self.samples)
         for name, curve in self.curves.items():
             steps = relearn_steps(curve, self.original)
             found[f"relearn/{name}/steps"] = float("nan") if steps is None else float(steps)
-            found[f"relearn/{name}/area"] = relearn_area(curve, self.original)
         return found
 
     @property
-    def arrays(self) -> dict[str, Any]:
-        """Return the curves, `lr{lr:g}/{steps,forget,retain}` -> (S,)."""
+    def lines(self) -> dict[str, Any]:
+        """Return the curves to be drawn, `lr{lr:g}/{steps,forget,retain}` -> (S,)."""
         return {
             f"{name}/{kind}": getattr(curve, f"{kind}_S")
             for name, curve in self.curves.items()
-            for kind in _KINDS
+            for kind in ("steps", "forget", "retain")
+        }
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Return all that is needed to make it again, for an .npz file."""
+        return {
+            f"{name}/{field}": getattr(curve, field)
+            for name, curve in self.curves.items()
+            for field in _FIELDS
         }
 
     @classmethod
     def of(cls, arrays: Mapping[str, Any], original: Accuracies) -> "Relearned":
         """Return what `arrays` came from."""
         names = dict.fromkeys(key.rpartition("/")[0] for key in arrays)
-        curves = {name: Curve(*(arrays[f"{name}/{kind}"] for kind in _KINDS)) for name in names}
+        curves = {name: Curve(*(arrays[f"{name}/{field}"] for field in _FIELDS)) for name in names}
         return cls(curves, original)
 
 
-_KINDS = ("steps", "forget", "retain")
+_FIELDS = ("steps_S", "right_SN", "retain_S")
 
 
 def relearn(
@@ -134,9 +152,9 @@ def relearn(
             "retain": experiment.loader(splits, "retain_train", **options),
         }
 
-    def evaluate(trained: nn.Module) -> tuple[float, float]:
+    def evaluate(trained: nn.Module) -> tuple[Floats, float]:
         outputs = predict(experiment, trained, asked, ("forget_test", "retain_test"))
-        return micro_accuracy(*outputs["forget_test"]), micro_accuracy(*outputs["retain_test"])
+        return correctness(*outputs["forget_test"]), micro_accuracy(*outputs["retain_test"])
 
     def trainer(steps: int) -> Trainer:
         return experiment.trainer(epochs=-1, max_steps=steps, folder=experiment.runs, **_PROTOCOL)
@@ -155,7 +173,7 @@ def relearn(
             transform=experiment.transform,
             seed=seed,
         )
-        if np.isnan(curve.forget_S).any():
+        if np.isnan(curve.retain_S).any():
             _log.warning("Relearning with learning rate %g diverged; the rest counts as 0.", rate)
         curves[f"lr{rate:g}"] = curve
     return Relearned(curves, original)
@@ -178,7 +196,7 @@ def cached_relearn(
         settings: As of `relearn`.
         original: Accuracies of the network that knew the classes.
     """
-    path = stored.folder / f"relearn-{digest([splits.hash, dict(settings)])[:12]}.npz"
+    path = stored.folder / f"relearn-{digest([splits.hash, dict(settings), _FIELDS])[:12]}.npz"
     if path.exists():
         try:
             with path.open("rb") as file, np.load(file) as arrays:

@@ -77,6 +77,7 @@ def test_every_figure_over_images_has_an_interval_around_its_gap(full):
     without = {key for key in gaps if f"unlearned/{key}_low" not in metrics}
     beginnings = {key.partition("/")[0] for key in without}
     assert beginnings == {"relearn", "lira", "rmia", "privacy", "tow_gap"}
+    assert all(key.endswith("/steps_gap") for key in without if key.startswith("relearn/"))
     for key in gaps - without:
         gap, low, high = (metrics[f"unlearned/{key}{end}"] for end in ("", "_low", "_high"))
         if gap is not None and low is not None:

@@ -128,11 +128,11 @@ def test_each_learning_rate_has_its_keys_and_curves(attack, original: nn.Module)
     assert found.values.keys() == {
         f"relearn/{rate}/{kind}" for rate in ("lr0.001", "lr0.01") for kind in ("steps", "area")
     }
-    assert found.arrays.keys() == {
+    assert found.lines.keys() == {
         f"{rate}/{kind}" for rate in ("lr0.001", "lr0.01") for kind in ("steps", "forget", "retain")
     }
-    assert all(array.shape == (3,) for array in found.arrays.values())
-    np.testing.assert_array_equal(found.arrays["lr0.01/steps"], [0, 2, 4])
+    assert all(array.shape == (3,) for array in found.lines.values())
+    np.testing.assert_array_equal(found.lines["lr0.01/steps"], [0, 2, 4])
     alone = attack(original, SHORT)
     assert alone.values.items() <= found.values.items()  # one rate does not disturb the next
 
@@ -156,8 +156,8 @@ def test_same_bits_and_everything_as_it_was_found(attack, experiment: Experiment
 
     torch.rand(5)
     again = attack(net, settings)
-    for name, array in first.arrays.items():
-        np.testing.assert_array_equal(array, again.arrays[name])
+    for name, array in first.lines.items():
+        np.testing.assert_array_equal(array, again.lines[name])
 
 
 class Watched:
