@@ -216,7 +216,7 @@ class Ranking:
             return {"auc": float("nan")}
         return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
-    @property
+    @cached_property
     def curve(self) -> Floats:
         """The true-positive rates at `roc.CURVE_FPR`, (T,); nan where undefined."""
         curves = [roc.curve(members.values_N, others.values_N) for members, others in self.pairs]
