@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from orthounlearn.errors import UsageError
+from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.methods.base import Batch, Context, UnlearningMethod
 from orthounlearn.methods.gradients import AT_ONCE, check_sizes, sampled_batches
 from orthounlearn.methods.layers import evaluating
@@ -118,7 +118,7 @@ class ImageGradients:
             block_NC = torch.cat([self._gradients(batch, columns) for batch in batches])
             system += (block_NC @ block_NC.T).cpu()
             projected += (block_NC @ right[start : columns.stop, None]).cpu()
-        weights_N1 = torch.cholesky_solve(projected, torch.linalg.cholesky(system))
+        weights_N1 = _solved(system, projected, least=count * damping)
         weights_N = weights_N1[:, 0].to(right)
         x = right.clone()
         parts = torch.split(weights_N, [len(labels) for _, labels in batches])
@@ -166,6 +166,27 @@ class ImageGradients:
             return F.cross_entropy(logits, labels, reduction="none")
 
         return losses
+
+
+def _solved(system: Tensor, right: Tensor, *, least: float) -> Tensor:
+    """Return x of system · x = right, for a symmetric matrix with eigenvalues ≥ `least`.
+
+    The products of a network's gradients are single precision: where an earlier request has left
+    huge ones, rounding outweighs the damping, and eigenvalues that are too small for it are noise.
+
+    Raises:
+        DivergedError: There is nan or infinity in the system.
+    """
+    factor, failed = torch.linalg.cholesky_ex(system)
+    if not failed:
+        return torch.cholesky_solve(right, factor)
+    if not torch.isfinite(system).all():
+        raise DivergedError(
+            "Expected gradients of finite size, but some of this network's images have none: it "
+            "was ruined before, and influence has no step to take from there."
+        )
+    values, vectors = torch.linalg.eigh(system)
+    return vectors @ ((vectors.T @ right) / values.clamp(min=least)[:, None])
 
 
 def _flat(tensors: dict[str, Tensor]) -> Tensor:

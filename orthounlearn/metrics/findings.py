@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
@@ -75,9 +76,8 @@ def compare(
     before = [] if original is None else [original]
     beside: dict[str, float] = {}
     if retrained:
-        _add_neighbours([ours, *before, *retrained], retrained)
         for network in (ours, *before, *retrained):
-            _add_distances(network, [one for one in retrained if one is not network])
+            _add_beside(network, retrained)
     if original is not None:
         ours.figures.update(against_original(ours.figures, original.figures))
         beside |= {f"original/{key}": value for key, value in original.figures.items()}
@@ -101,26 +101,41 @@ def compare(
     return beside
 
 
-def _add_neighbours(networks: Sequence[Findings], retrained: Sequence[Findings]) -> None:
-    """Attack each network by the class that the retrained ones send the forgotten images to."""
-    attacks = neighbour_samples(
-        [network.outputs for network in networks], [reference.outputs for reference in retrained]
-    )
-    for network, attack in zip(networks, attacks, strict=True):
-        network.samples.update(attack)
-        network.figures.update(values(attack))
+_Added = tuple[dict[str, Sample], dict[str, float]]
+"""Samples and figures."""
+
+_BESIDE: WeakKeyDictionary[suite.Outputs, dict[tuple[ref[suite.Outputs], ...], _Added]] = (
+    WeakKeyDictionary()
+)
+"""What was added to a network beside those retrained ones: a table's references meet each other
+once, and not again for each method."""
 
 
-def _add_distances(network: Findings, others: Sequence[Findings]) -> None:
-    """Measure how far a network is from retrained ones; a retrained one from those beside it."""
-    if not others:
-        return
+def _add_beside(network: Findings, retrained: Sequence[Findings]) -> None:
+    """Attack a network by the class that the retrained ones confuse, and measure how far it is.
+
+    A retrained network's distance is that to the others.
+    """
+    known = _BESIDE.setdefault(network.outputs, {})
+    others = [one for one in retrained if one is not network]
+    which = tuple(ref(one.outputs) for one in (*retrained, *others))
+    if which not in known:
+        known[which] = _beside(network, retrained, others)
+    samples, figures = known[which]
+    network.samples.update(samples)
+    network.figures.update(figures)
+
+
+def _beside(network: Findings, retrained: Sequence[Findings], others: Sequence[Findings]) -> _Added:
+    """Return what `_add_beside` adds; distances are those to the others."""
+    (added,) = neighbour_samples([network.outputs], [one.outputs for one in retrained])
     said = [other.outputs for other in others]
-    distances = distance_samples(network.outputs, said)
-    network.samples.update(distances)
-    network.figures.update(values(distances))
-    network.figures.update(worst_case_privacy(network.outputs, said))
-    network.figures.update(composites(network.figures, _mean(others)))
+    added |= distance_samples(network.outputs, said) if others else {}
+    figures = values(added)
+    if others:
+        figures |= worst_case_privacy(network.outputs, said)
+        figures |= composites(network.figures, _mean(others))
+    return added, figures
 
 
 def _similarities(

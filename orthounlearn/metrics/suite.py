@@ -33,7 +33,7 @@ def probed_layers(split: str, layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(layers) if split in (*_FITTED, *_ASKED) else ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two are the same only if they are one
 class Outputs:
     """What a network says about the splits.
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from orthounlearn.errors import UsageError
+from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.methods import influence
 from orthounlearn.methods.influence import Influence
 from tests.methods.references import one_by_one, values
@@ -78,3 +78,22 @@ def test_the_step_is_the_same_however_few_columns_fit_the_memory(
 def test_options_out_of_range_are_refused(wrong: dict[str, float]):
     with pytest.raises(UsageError, match=rf"method\.{next(iter(wrong))}"):
         Influence(**wrong)
+
+
+def test_eigenvalues_that_rounding_has_lost_are_those_of_the_damping():
+    """After a request that blew the gradients up, their products are no longer positive."""
+    vectors, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))
+    right = torch.randn(4, 1, dtype=torch.float64)
+    lost, kept = (
+        torch.tensor([last, 3.0, 1e6, 1e9], dtype=torch.float64) for last in (-20.0, 0.01)
+    )
+    found = influence._solved(vectors * lost @ vectors.T, right, least=0.01)
+    expected = vectors @ (vectors.T @ right / kept[:, None])
+    assert torch.allclose(found, expected, rtol=1e-6)
+    plain = influence._solved(vectors * kept @ vectors.T, right, least=0.01)
+    assert torch.allclose(plain, expected, rtol=1e-4)
+
+
+def test_gradients_without_a_size_are_a_divergence():
+    with pytest.raises(DivergedError, match="gradients of finite size"):
+        influence._solved(torch.full((2, 2), torch.nan), torch.ones(2, 1), least=0.1)

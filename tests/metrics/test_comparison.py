@@ -1,11 +1,13 @@
 """A network beside its references: controls, composites by hand, intervals."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
+from orthounlearn.metrics import findings as module
 from orthounlearn.metrics.comparison import (
     against_both,
     composite_intervals,
@@ -14,9 +16,10 @@ from orthounlearn.metrics.comparison import (
     floors,
     neighbour_samples,
 )
-from orthounlearn.metrics.sample import Mean, Part, gap_intervals, values
+from orthounlearn.metrics.findings import compare
+from orthounlearn.metrics.sample import Mean, Part, Sample, gap_intervals, values
 from orthounlearn.metrics.suite import Outputs, audit, samples
-from tests.metrics.toy_outputs import NAMES, RETRAINED, full, outputs
+from tests.metrics.toy_outputs import NAMES, RETRAINED, findings, full, outputs
 
 
 def test_the_retrained_network_against_itself_has_no_gap():
@@ -174,3 +177,25 @@ def test_worst_class_drop_is_of_one_class():
     values = full(ours, outputs(masked=True), original)
     before = audit(original, forget=[0], class_names=NAMES)["acc/retain_test_per_class/c"]
     assert values["acc/nearest_class_drop"] == before
+
+
+def test_references_meet_each_other_once(monkeypatch: pytest.MonkeyPatch):
+    """A table's references are the same for each method, and so is what lies between them."""
+    original, *retrained = (findings(outputs(masked=seed > 0, seed=seed)) for seed in range(3))
+    asked: list[Outputs] = []
+    plain = module.distance_samples
+
+    def watched(one: Outputs, others: Sequence[Outputs]) -> dict[str, Sample]:
+        asked.append(one)
+        return plain(one, others)
+
+    monkeypatch.setattr(module, "distance_samples", watched)
+    methods = [findings(outputs(leak=leak, seed=5)) for leak in (0, 2)]
+    beside = [compare(ours, original, retrained) for ours in methods]
+    references = [original.outputs, *(one.outputs for one in retrained)]
+    assert asked == [methods[0].outputs, *references, methods[1].outputs]
+    assert beside[0] == pytest.approx(beside[1], nan_ok=True, abs=0)
+    alone = compare(
+        findings(outputs(seed=5)), original, retrained[:1]
+    )  # beside others it is another distance
+    assert alone["original/js/forget"] != beside[0]["original/js/forget"]

@@ -1,16 +1,18 @@
 """A network and what it says: the audited one, the original before it, the retrained beside it."""
 
 import logging
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from orthounlearn.engine.audit.predict import cached_outputs, predict
 from orthounlearn.engine.audit.relearn import cached_relearn, relearn
@@ -29,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 Figures = dict[str, float]
 Curve = NDArray[np.floating]
+Weights = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,8 @@ def original_of(request: Request, *, elsewhere: bool) -> Measured | None:
     stored = stored_model(experiment, seed=config["seed"])
     if elsewhere or not stored.is_trained:
         return None
-    net = stored.load(experiment)
-    reference = replace(_stored(request, stored, net, seed=config["seed"]), net=net)
+    timed = stored.load(experiment) if config["metrics"]["latency"] else None
+    reference = replace(_stored(request, stored, seed=config["seed"]), net=timed)
     add_relearning(request, reference, stored, original=reference)
     return reference
 
@@ -103,23 +106,25 @@ def retrained_of(request: Request, net: nn.Module, original: Measured | None) ->
     than any two trainings are, and can have no verdict.
     """
     experiment, settings = request.experiment, request.experiment.config["metrics"]
+    weights = net.state_dict()
     found, others = [], []
 
-    def add(theirs: nn.Module, reference: Measured, stored: StoredModel | None) -> None:
+    def add(reference: Measured, theirs: nn.Module | StoredModel, *, itself: bool) -> None:
         if original is not None:
-            add_relearning(request, reference, stored or theirs, original=original)
+            add_relearning(request, reference, theirs, original=original)
         found.append(reference)
-        if not _same_weights(net, theirs):
+        if not itself:
             others.append(reference)
 
     for path in experiment.config["retrained"]:
         theirs = _loaded(experiment, path)
         outputs = predict(experiment, theirs, request.splits)
-        add(theirs, measure(request, outputs, key=file_digest(Path(path))), None)
+        reference = measure(request, outputs, key=file_digest(Path(path)))
+        add(reference, theirs, itself=_same(weights, theirs.state_dict()))
     for seed in request.reference_seeds:
         stored = ensure_trained(experiment, without=request.splits.forget, seed=seed)
-        theirs = stored.load(experiment)
-        add(theirs, _stored(request, stored, theirs, seed=seed), stored)
+        reference = _stored(request, stored, seed=seed)
+        add(reference, stored, itself=_same(weights, _weights(experiment, stored)))
     if not found and settings["reference"] != "none":
         _log.info(
             "No retrained model is stored, so nothing is compared with it "
@@ -164,35 +169,55 @@ def _loaded(experiment: Experiment, path: str) -> nn.Module:
     return net.to(experiment.device)
 
 
-def _same_weights(one: nn.Module, other: nn.Module) -> bool:
-    theirs = other.state_dict()
+def _same(weights: Weights, others: Weights) -> bool:
     return all(
-        name in theirs and torch.equal(value, theirs[name])
-        for name, value in one.state_dict().items()
+        name in others and torch.equal(value, others[name]) for name, value in weights.items()
     )
 
 
-def _stored(request: Request, stored: StoredModel, net: nn.Module, *, seed: int) -> Measured:
+def _stored(request: Request, stored: StoredModel, *, seed: int) -> Measured:
     """Measure a stored network; once for each request, whatever the method."""
-    try:
-        outputs = cached_outputs(request.experiment, lambda: net, request.splits, stored.folder)
-    except DivergedError as error:  # of a reference, not of what is audited
-        raise UsageError(f"{stored.folder}: {error}") from error
-    settings = request.experiment.config["metrics"]
+    experiment, settings = request.experiment, request.experiment.config["metrics"]
     of_what = (
         *(stored.key, request.splits.hash),
         *(settings["max_images"], tuple(settings["block_probes"])),
     )
-    if of_what not in _MEASURED:
-        measured = measure(request, outputs)
-        _MEASURED[of_what] = measured.samples, measured.figures
-    drawn, figures = _MEASURED[of_what]
-    return Measured(outputs, dict(drawn), dict(figures), seed, stored.key, stored.seconds)
+
+    def measured() -> Findings:
+        net = partial(stored.load, experiment)
+        try:
+            outputs = cached_outputs(experiment, net, request.splits, stored.folder)
+        except DivergedError as error:  # of a reference, not of what is audited
+            raise UsageError(f"{stored.folder}: {error}") from error
+        return measure(request, outputs)
+
+    found = _once(_MEASURED, of_what, measured)
+    samples, figures = dict(found.samples), dict(found.figures)
+    return Measured(found.outputs, samples, figures, seed, stored.key, stored.seconds)
 
 
-_MEASURED: dict[tuple[Any, ...], tuple[dict[str, Sample], Figures]] = {}
-"""Figures of stored networks in this process: two thirds of an audit, and the same for each cell
-of a table that differs in its method alone."""
+def _weights(experiment: Experiment, stored: StoredModel) -> Weights:
+    return _once(_WEIGHTS, stored.key, lambda: stored.load(experiment).state_dict())
+
+
+_MEASURED: OrderedDict[Hashable, Findings] = OrderedDict()
+_WEIGHTS: OrderedDict[Hashable, Weights] = OrderedDict()
+"""Figures and weights of the stored networks that this process has met last: two thirds of an
+audit, and the same for each cell of a table that differs in its method alone."""
+
+_KEPT = 8  # an original and up to seven retrained networks
+
+T = TypeVar("T")
+
+
+def _once(kept: OrderedDict[Hashable, T], key: Hashable, make: Callable[[], T]) -> T:
+    """Return what is kept under the key, made if it is not; the oldest makes room."""
+    if key not in kept:
+        kept[key] = make()
+    kept.move_to_end(key)
+    while len(kept) > _KEPT:
+        kept.popitem(last=False)
+    return kept[key]
 
 
 def _accuracies(original: Measured) -> Accuracies:
