@@ -186,7 +186,8 @@ def _solved(system: Tensor, right: Tensor, *, least: float) -> Tensor:
             "was ruined before, and influence has no step to take from there."
         )
     values, vectors = torch.linalg.eigh(system)
-    return vectors @ ((vectors.T @ right) / values.clamp(min=least)[:, None])
+    solved: Tensor = vectors @ ((vectors.T @ right) / values.clamp(min=least)[:, None])
+    return solved
 
 
 def _flat(tensors: dict[str, Tensor]) -> Tensor:
