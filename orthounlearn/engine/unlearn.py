@@ -150,7 +150,8 @@ def _start(request: Request, method: UnlearningMethod, trained: nn.Module | None
     """
     if request.earlier is None:
         return _original(request, trained)
-    unlearn(request.earlier)
+    with _recording_divergence(request):  # nothing can be taken from what has no network
+        unlearn(request.earlier)
     experiment = request.experiment
     net = experiment.new_net(experiment.config["seed"])
     load_network(net, request.earlier.checkpoint)

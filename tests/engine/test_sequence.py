@@ -29,6 +29,7 @@ from orthounlearn.masking.statistics import class_statistics
 from orthounlearn.masking.strengths import rank_strengths
 from orthounlearn.masking.tracing import select_sites, trace_sites
 from orthounlearn.methods.base import UnlearningMethod
+from orthounlearn.report.collect import DIVERGED
 
 Open = Callable[..., Experiment]
 
@@ -342,3 +343,14 @@ def test_methods_are_built_before_an_earlier_step_is_computed(open_job: Open):
     with pytest.raises(Exception, match=r"\(0, 1\]"):
         unlearn(open_request(experiment))
     assert not experiment.runs.exists()
+
+
+def test_after_a_request_that_diverged_there_is_none(open_job: Open):
+    """A table of sequences must not wait for a cell that has nothing to start from."""
+    exploding = ("method=fine_tune", "method.optimizer.lr=1e18", "metrics.reference=none")
+    request = open_request(open_job(*exploding, "after=[[1]]", "forget=3"))
+    with pytest.raises(UsageError, match="FineTune diverged"):
+        unlearn(request)
+    for diverged in (request.earlier, request):
+        assert "FineTune diverged" in read_json(diverged.folder / DIVERGED)["why"]
+        assert not (diverged.folder / "unlearned.ckpt").exists()
