@@ -1,6 +1,7 @@
 """The audit as a torchmetrics metric, for a loop of one's own."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torchmetrics.utilities import dim_zero_cat
 
 from orthounlearn.errors import UsageError
 from orthounlearn.metrics.findings import Findings, compare
-from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers
+from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers, usable_logits
+from orthounlearn.models.blocks import pooled
 
 
 class UnlearningAudit(Metric):
@@ -95,8 +97,7 @@ class UnlearningAudit(Metric):
             if features is None or layer not in features:
                 given = ", ".join(features or ()) or "none"
                 raise UsageError(f"Expected features of {layer!r} on {split}, got {given}.")
-            values = features[layer].detach()
-            batch[layer] = (values.flatten(2).mean(2) if values.dim() == 4 else values).half()
+            batch[layer] = pooled(features[layer].detach())
         for name, values in batch.items():
             getattr(self, _state(split, name)).append(values)
 
@@ -108,10 +109,10 @@ class UnlearningAudit(Metric):
 
         Raises:
             UsageError: A split has no images yet.
+            DivergedError: There is nan among the logits.
         """
         ours = self._findings(self._outputs())
-        original = None if self._original is None else self._findings(self._original)
-        compare(ours, original, [self._findings(one) for one in self._retrained])
+        compare(ours, *self._references)
         return {key: torch.tensor(value) for key, value in ours.figures.items()}
 
     def outputs(self) -> Outputs:
@@ -122,6 +123,12 @@ class UnlearningAudit(Metric):
         """
         with self.sync_context(should_sync=self._to_sync):
             return self._outputs()
+
+    @cached_property
+    def _references(self) -> tuple[Findings | None, list[Findings]]:
+        """The original and the retrained networks; measured once, however often it computes."""
+        original = None if self._original is None else self._findings(self._original)
+        return original, [self._findings(one) for one in self._retrained]
 
     def _findings(self, outputs: Outputs) -> Findings:
         return Findings.of(
@@ -138,7 +145,7 @@ class UnlearningAudit(Metric):
             if (layers := probed_layers(split, self.layers))
         }
         return Outputs(
-            {split: self._joined(split, "logits") for split in AUDITED},
+            {split: usable_logits(self._joined(split, "logits"), split) for split in AUDITED},
             {split: self._joined(split, "labels") for split in AUDITED},
             features,
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from orthounlearn.errors import DivergedError
 from orthounlearn.metrics import accuracy, compat, membership, probe, scores
 from orthounlearn.metrics.check import DEPTH, SHOTS_OF_BLOCKS
 from orthounlearn.metrics.sample import Calibration, Mean, Part, Ranking, Sample, values
@@ -51,6 +52,32 @@ class Outputs:
 
     def __getitem__(self, split: str) -> tuple[NDArray[np.float32], Ints]:
         return self.logits[split], self.labels[split]
+
+
+def usable_logits(logits_NK: NDArray[np.float32], split: str) -> NDArray[np.float32]:
+    """Return logits in which −∞, a masked output, is a number that is as good as that.
+
+    Attacks subtract and standardise logits, and refuse what is infinite. Masking is the cheapest
+    way of hiding a class, and has to be audited, not refused.
+
+    Raises:
+        DivergedError: There is nan or +∞ among them, or a row without any number.
+    """
+    masked = np.isneginf(logits_NK)
+    usable = (masked | np.isfinite(logits_NK)).all() and not masked.all(axis=1).any()
+    if not usable:
+        what = "nan" if np.isnan(logits_NK).any() else "infinity"
+        raise DivergedError(
+            f"Expected logits, but the network puts out {what} on {split}: its training or "
+            "unlearning diverged, or its checkpoint is damaged. Nothing can be audited."
+        )
+    if not masked.any():
+        return logits_NK
+    return np.where(masked, logits_NK[~masked].min() - _MASK, logits_NK)
+
+
+_MASK = np.float32(100)
+"""A logit that is so far below the others has probability 0 in single precision."""
 
 
 def samples(

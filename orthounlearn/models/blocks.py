@@ -5,6 +5,7 @@ still knows" can be asked with one tensor: the output of a residual block (insid
 goes round), each layer of a plain network, a transition of a dense one.
 """
 
+import torch
 from torch import Tensor, nn
 
 from orthounlearn.models.graph import ForwardGraph, Node
@@ -68,3 +69,15 @@ def _bottlenecks(graph: ForwardGraph) -> list[tuple[Node, int]]:
             passed.append((node, convolutions))
         open_until = max(open_until, reach[node])
     return passed
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Return what probes read of a layer's output, (B, C) or (B, C, H, W): float16 (B, C).
+
+    11 bits are plenty for a linear probe; there is no infinity for a network that was blown up.
+    """
+    means = features.flatten(2).mean(2) if features.dim() == 4 else features
+    return means.float().clamp(-_LARGEST, _LARGEST).half()
+
+
+_LARGEST = torch.finfo(torch.float16).max

@@ -12,8 +12,10 @@ from torch import distributed as dist
 from torch.multiprocessing import spawn
 from torch.utils.data import DataLoader, TensorDataset
 
-from orthounlearn.errors import UsageError
+from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.lit.audit import UnlearningAudit
+from orthounlearn.metrics import suite
+from orthounlearn.metrics.sample import Sample
 from orthounlearn.metrics.suite import AUDITED, CLASSIFIER, Outputs, audit
 from tests.metrics.toy_outputs import NAMES, RETRAINED, full, outputs
 
@@ -144,3 +146,50 @@ def test_what_does_not_fit_is_refused_and_nothing_of_it_is_kept():
     with pytest.raises(UsageError, match="features of 'classifier' on forget_test, got none"):
         metric.update("forget_test", logits, labels)
     assert not any(len(state) for state in metric.metric_state.values())
+
+
+def test_a_logit_masked_by_infinity_and_features_that_were_blown_up_are_audited():
+    """The cheapest way of hiding a class has to be audited, not refused."""
+    known, masked = outputs(leak=3), outputs(leak=3)
+    for split in AUDITED:
+        masked.logits[split][:, 0] = -np.inf
+    metric = UnlearningAudit(
+        forget=[0], class_names=NAMES, layers=LAYERS, original=known, retrained=[RETRAINED]
+    )
+    feed(metric, masked)
+    figures = metric.compute()
+    assert figures["acc/forget_test"] == 0
+    assert figures["probe/k50_index"] == 1
+    huge = torch.full((2, 3), 1e30)
+    metric.update(
+        "forget_test", torch.zeros(2, 4), torch.zeros(2).long(), dict.fromkeys(LAYERS, huge)
+    )
+    assert torch.isfinite(metric.metric_state[f"forget_test_{CLASSIFIER}"][-1]).all()
+
+
+def test_nan_is_a_divergence():
+    metric = UnlearningAudit(forget=[0], class_names=NAMES)
+    feed(metric, RETRAINED)
+    metric.update("retain_test", torch.full((1, 4), torch.nan), torch.ones(1).long())
+    with pytest.raises(DivergedError, match="nan on retain_test"):
+        metric.compute()
+
+
+def test_references_are_measured_once(monkeypatch: pytest.MonkeyPatch):
+    """In a loop it computes after every epoch; the references do not change."""
+    seen: list[Outputs] = []
+    plain = suite.samples
+
+    def watched(said: Outputs, **options: object) -> dict[str, Sample]:
+        seen.append(said)
+        return plain(said, **options)
+
+    monkeypatch.setattr(suite, "samples", watched)
+    metric = UnlearningAudit(forget=[0], class_names=NAMES, retrained=[RETRAINED])
+    found = []
+    for _ in range(2):
+        feed(metric, outputs(leak=3))
+        found.append({key: float(value) for key, value in metric.compute().items()})
+        metric.reset()
+    assert sum(said is RETRAINED for said in seen) == 1
+    assert found[0] == pytest.approx(found[1], nan_ok=True, abs=0)

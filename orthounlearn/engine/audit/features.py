@@ -13,13 +13,10 @@ from torch.nn import functional as F
 from orthounlearn.errors import UsageError
 from orthounlearn.methods.head import find_classifier
 from orthounlearn.metrics.suite import CLASSIFIER
-from orthounlearn.models.blocks import block_outputs
+from orthounlearn.models.blocks import block_outputs, pooled
 
 Read = Callable[[], dict[str, NDArray[np.float16]]]
 """Returns layer -> (B, C) of the last forward pass."""
-
-
-_LARGEST = torch.finfo(torch.float16).max
 
 
 class FeatureReader:
@@ -57,9 +54,7 @@ class FeatureReader:
         found: dict[str, NDArray[np.float16]] = {}
 
         def keep(layer: str, features: Tensor) -> None:
-            pooled = features.flatten(2).mean(2) if features.dim() == 4 else features
-            # 11 bits are plenty for a linear probe; no inf for a network that was blown up.
-            found[layer] = pooled.float().clamp(-_LARGEST, _LARGEST).half().cpu().numpy()
+            found[layer] = pooled(features).cpu().numpy()
 
         def after(_: nn.Module, __: object, output: Tensor, *, layer: str) -> None:
             keep(layer, output)

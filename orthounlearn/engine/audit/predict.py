@@ -17,10 +17,10 @@ from orthounlearn.data.loader import BatchLoader
 from orthounlearn.data.splits import Indices, Splits, subsample
 from orthounlearn.engine.audit.features import FeatureReader, concatenate
 from orthounlearn.engine.experiment import Experiment
-from orthounlearn.errors import DivergedError, UsageError
+from orthounlearn.errors import UsageError
 from orthounlearn.files import digest, writing
 from orthounlearn.methods.layers import evaluating
-from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers
+from orthounlearn.metrics.suite import AUDITED, Outputs, probed_layers, usable_logits
 
 _log = logging.getLogger(__name__)
 
@@ -50,36 +50,10 @@ def predict(
                 batches = []
                 for images, target in _loader(experiment, splits, name):
                     batches.append((_logits(experiment, net, images), read(), target.numpy()))
-            logits[name] = _finite(np.concatenate([part for part, _, _ in batches]), name)
+            logits[name] = usable_logits(np.concatenate([part for part, _, _ in batches]), name)
             labels[name] = np.concatenate([part for _, _, part in batches])
             features[name] = concatenate([part for _, part, _ in batches])
     return Outputs(logits, labels, {name: found for name, found in features.items() if found})
-
-
-def _finite(logits_NK: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """Return logits in which −∞, a masked output, is a number that is as good as that.
-
-    Attacks subtract and standardise logits, and refuse what is infinite. Masking is the cheapest
-    way of hiding a class, and has to be audited, not refused.
-
-    Raises:
-        DivergedError: There is nan or +∞ among them, or a row without any number.
-    """
-    masked = np.isneginf(logits_NK)
-    usable = (masked | np.isfinite(logits_NK)).all() and not masked.all(axis=1).any()
-    if not usable:
-        what = "nan" if np.isnan(logits_NK).any() else "infinity"
-        raise DivergedError(
-            f"Expected logits, but the network puts out {what} on {name}: its training or "
-            "unlearning diverged, or its checkpoint is damaged. Nothing can be audited."
-        )
-    if not masked.any():
-        return logits_NK
-    return np.where(masked, logits_NK[~masked].min() - _MASK, logits_NK)
-
-
-_MASK = np.float32(100)
-"""A logit that is so far below the others has probability 0 in single precision."""
 
 
 @torch.inference_mode()
