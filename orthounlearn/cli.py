@@ -27,6 +27,7 @@ usage: orthounlearn JOB [KEY=VALUE ...] [-m] [--help]
 
 jobs
   train      train an original model (with forget= and method=: unlearn at the end of the fit)
+  prepare    let a method make what it needs before requests come, while all images are there
   unlearn    carry out a forget request on a stored or given model, and audit the result
   evaluate   audit a checkpoint that was unlearned elsewhere
   sweep      train, unlearn and compare over models, methods, classes and seeds; print the table
@@ -90,6 +91,17 @@ def train(config: DictConfig) -> None:
 
     stored = job(_experiment(config))
     _say(f"Trained model: {stored.checkpoint}")
+
+
+@_job
+def prepare(config: DictConfig) -> None:
+    """Make what a method can make of the original before any request comes."""
+    from orthounlearn.engine.prepare import prepare as job
+
+    prepared = job(_experiment(config))
+    _say(f"Prepared in {prepared.seconds:.1f} s, kept for every request:")
+    for path in prepared.files:
+        _say(f"  {path}")
 
 
 @_job
@@ -172,6 +184,7 @@ def _say(text: str) -> None:
 
 JOBS: dict[str, Callable[[], Any]] = {
     "train": train,
+    "prepare": prepare,
     "unlearn": unlearn,
     "evaluate": evaluate,
     "sweep": sweep,

@@ -15,7 +15,7 @@ def configuration(job: str, *overrides: str) -> dict[str, Any]:
     Not for use inside a Hydra application, which has one of its own.
 
     Args:
-        job: "train", "unlearn", "evaluate", "sweep", "tune" or "report".
+        job: "train", "prepare", "unlearn", "evaluate", "sweep", "tune" or "report".
         overrides: As on the command line.
 
     Raises:

@@ -38,7 +38,7 @@ class RequestContext:
     Args:
         experiment: Data, device, recipe.
         method: Whose declarations count.
-        splits: Of all classes forgotten by now.
+        splits: Of all classes forgotten by now; of none, where there is no request yet.
         gone: Those of them that earlier requests have forgotten: their images are deleted, so the
             method sees them in neither set, unless its preparation came before them.
         seed: Of the method's own randomness.
@@ -75,6 +75,8 @@ class RequestContext:
         self.mean, self.std = experiment.data.mean, experiment.data.std
         self.stored_seconds = 0.0
         """Preparation that was done by an earlier request and read from a file in this one."""
+        self.kept_files: list[Path] = []
+        """What of the preparation is on disk, for the next request."""
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
@@ -100,7 +102,13 @@ class RequestContext:
     def batches(
         self, split: SplitName, *, batch_size: int, augment: bool = False, shuffle: bool = False
     ) -> Iterable[Batch]:
-        """Yield the float batches of a declared set, on the device."""
+        """Yield the float batches of a declared set, on the device.
+
+        Of a preparation without a request (`engine.prepare`) the forget set has none.
+        """
+        if not self._before_all.forget and split in ("forget_train", "forget_val"):
+            self._check(split)
+            return
         loader = self._loader(split, batch_size=batch_size, shuffle=shuffle)
         transform = self._experiment.transform
         for images, labels in loader:
@@ -156,6 +164,7 @@ class RequestContext:
         found = keep(self._kept_folder, net, name, make)
         # Seconds of making count wherever it was done; those of waiting for it are not its price.
         self.stored_seconds += found.earlier_s - found.waited_s
+        self.kept_files.append(found.path)
         return found.tensors
 
     def autocast(self) -> AbstractContextManager[None]:

@@ -23,11 +23,13 @@ class Kept:
     """What was made or read.
 
     Attributes:
+        path: Of the file.
         tensors: On the CPU.
         earlier_s: Seconds that an earlier call took to make them; 0 if this one did.
         waited_s: Seconds that passed here while something else made or read them.
     """
 
+    path: Path
     tensors: Tensors
     earlier_s: float
     waited_s: float
@@ -51,14 +53,14 @@ def keep(folder: Path, net: nn.Module, name: str, make: Callable[[], Tensors]) -
     with FileLock(path.with_suffix(".lock")):
         if path.exists():
             tensors, earlier_s = _read(path)
-            return Kept(tensors, earlier_s, time.perf_counter() - start)
+            return Kept(path, tensors, earlier_s, time.perf_counter() - start)
         waited_s = time.perf_counter() - start
         start = time.perf_counter()
         tensors = {key: tensor.cpu().contiguous() for key, tensor in make().items()}
         made_s = time.perf_counter() - start
         with writing(path) as temporary:
             save_file(tensors, temporary, metadata={"seconds": str(made_s)})
-    return Kept(tensors, 0.0, waited_s)
+    return Kept(path, tensors, 0.0, waited_s)
 
 
 def weights_digest(net: nn.Module) -> str:

@@ -23,15 +23,15 @@ from orthounlearn.engine.dry_run import check_network
 from orthounlearn.engine.experiment import Experiment, environment, plain_metrics
 from orthounlearn.engine.identity import audited_file, identity_of, named
 from orthounlearn.engine.loggers import opened
+from orthounlearn.engine.origin import Origin, open_origin
 from orthounlearn.engine.references import save_references
 from orthounlearn.engine.request import Request
-from orthounlearn.engine.store import ensure_trained, stored_model
+from orthounlearn.engine.store import stored_model
 from orthounlearn.engine.timing import Timed, carry_out
 from orthounlearn.engine.views import save_channels, save_gallery
 from orthounlearn.engine.wandb_run import log_views
 from orthounlearn.errors import DivergedError, UsageError
 from orthounlearn.files import (
-    digest,
     make_folder,
     read_json,
     write_json,
@@ -132,13 +132,11 @@ class _Start:
     """What a request starts from.
 
     Attributes:
-        net: The network that the method prepares on.
-        folder: Where what it makes of that network belongs.
+        origin: The network that the method prepares on.
         left: The state that earlier requests have left, if the preparation came before them.
     """
 
-    net: nn.Module
-    folder: Path
+    origin: Origin
     left: dict[str, Tensor] | None = None
 
 
@@ -149,7 +147,7 @@ def _start(request: Request, method: UnlearningMethod, trained: nn.Module | None
     weights that are edited now, and images that are deleted. Only what lasts is the original's.
     """
     if request.earlier is None:
-        return _original(request, trained)
+        return _Start(open_origin(request.experiment, trained))
     with _recording_divergence(request):  # nothing can be taken from what has no network
         unlearn(request.earlier)
     experiment = request.experiment
@@ -157,28 +155,8 @@ def _start(request: Request, method: UnlearningMethod, trained: nn.Module | None
     load_network(net, request.earlier.checkpoint)
     net = net.to(experiment.device)
     if not method.lasting:
-        return _Start(net, request.earlier.folder)
-    return replace(_original(request, trained), left=net.state_dict())
-
-
-def _original(request: Request, trained: nn.Module | None) -> _Start:
-    experiment = request.experiment
-    config = experiment.config
-    if config["checkpoint"]:
-        check_network(experiment)
-    net = experiment.new_net(config["seed"])
-    if trained is not None:
-        net.load_state_dict(trained.state_dict())
-        folder = stored_model(experiment, seed=config["seed"]).folder
-        return _Start(net.to(experiment.device), folder)
-    if config["checkpoint"]:
-        path = Path(config["checkpoint"])
-        load_network(net, path)
-        # A stored model's folder is of its images; a user's file may meet others another time.
-        folder = path.with_name(f"{path.name}.kept-{digest(experiment.trained_on)[:8]}")
-        return _Start(net.to(experiment.device), folder)
-    stored = ensure_trained(experiment, seed=config["seed"])
-    return _Start(stored.load(experiment), stored.folder)
+        return _Start(Origin(net, request.earlier.folder))
+    return _Start(open_origin(experiment, trained), left=net.state_dict())
 
 
 def start_run(request: Request) -> None:
@@ -207,9 +185,9 @@ def _carry_out(request: Request, method: UnlearningMethod, start: _Start) -> Tim
         splits=request.splits,
         gone=request.gone,
         seed=seed,
-        kept_folder=start.folder,
+        kept_folder=start.origin.folder,
     )
-    timed = carry_out(method, start.net, context, left=start.left)
+    timed = carry_out(method, start.origin.net, context, left=start.left)
     save_channels(method.channels(request.forget), request.folder / "channels.npz")
     return timed
 

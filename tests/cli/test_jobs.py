@@ -93,6 +93,15 @@ def test_multirun_runs_the_grid(call: Callable, tmp_path: Path):
     assert len(list((tmp_path / "runs/models").glob("*/model.ckpt"))) == 1
 
 
+def test_prepare_says_what_it_keeps_and_a_request_reads_it(call: Callable, tmp_path: Path):
+    result = call("prepare", "method=soft_prune", *FAST)
+    assert result.code == 0, result.err
+    first, *files = result.out.splitlines()
+    assert first.startswith("Prepared in ")
+    assert [Path(line.strip()).exists() for line in files] == [True]
+    assert Path(files[0].strip()).is_relative_to(tmp_path / "runs/models")
+
+
 @pytest.mark.parametrize("job", cli.JOBS)
 def test_help_is_about_the_job(job: str, call: Callable):
     result = call(job, "--help")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orthounlearn.engine import sweep
+from orthounlearn.engine import plan, sweep
 
 SMALL = (
     "model.width=4", "recipe.epochs=1", "table.models=[resnet20]", "table.regularizers=[so]",
@@ -96,11 +96,11 @@ def test_classes_to_prepare_reach_the_method(
 
 
 @pytest.fixture
-def planned(monkeypatch: pytest.MonkeyPatch) -> list[sweep.Phase]:
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[plan.Phase]:
     """Phases that would have run; the sweep is interrupted before the first."""
-    phases: list[sweep.Phase] = []
+    phases: list[plan.Phase] = []
 
-    def stop(phase: sweep.Phase, _: object) -> None:
+    def stop(phase: plan.Phase, _: object) -> None:
         phases.append(phase)
         raise KeyboardInterrupt
 
@@ -108,7 +108,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[sweep.Phase]:
     return phases
 
 
-def test_every_class_alone(call: Callable, planned: list[sweep.Phase]):
+def test_every_class_alone(call: Callable, planned: list[plan.Phase]):
     axes = [a for a in SMALL if "forget" not in a]
     result = call("sweep", *axes, "table.forget=all", "table.methods=[original]")
     assert result.code == 130
@@ -116,13 +116,13 @@ def test_every_class_alone(call: Callable, planned: list[sweep.Phase]):
 
 
 def test_classes_whose_names_are_numbers_reach_the_cells_as_names(
-    call: Callable, planned: list[sweep.Phase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Callable, planned: list[plan.Phase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for part, name, index in product(("train", "test"), ("0", "1", "10", "2"), range(10)):
         file = tmp_path / "mine" / part / name / f"{index}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (index, 0, 0)).save(file)
-    monkeypatch.setattr(sweep, "_is_trained", lambda _: True)  # the first phase is left out
+    monkeypatch.setattr(plan, "_is_trained", lambda _: True)  # the first phase is left out
     axes = [a for a in SMALL if "forget" not in a]
     mine = ("data=image_folder", f"data.root={tmp_path / 'mine'}", "data.source.image_size=8")
     few = (
@@ -150,9 +150,9 @@ def test_shadows_are_trained_before_the_methods_that_want_them(
     call: Callable, monkeypatch: pytest.MonkeyPatch
 ):
     """Each once, as a cell of its own, so that jobs share them."""
-    planned: dict[str, sweep.Phase] = {}
+    planned: dict[str, plan.Phase] = {}
 
-    def record(phase: sweep.Phase, _: object) -> None:
+    def record(phase: plan.Phase, _: object) -> None:
         planned[phase.title] = phase
         if phase.title == "unlearning methods":
             raise KeyboardInterrupt
@@ -178,12 +178,46 @@ def test_shadows_are_trained_before_the_methods_that_want_them(
     }
 
 
+def test_what_lasts_is_prepared_once_before_the_requests_that_want_it(
+    call: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    """One cell for each network; two requests would else wait for each other's preparation."""
+    planned: dict[str, plan.Phase] = {}
+
+    def record(phase: plan.Phase, _: object) -> None:
+        planned[phase.title] = phase
+        if phase.title == "retrained models":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "_run", record)
+    axes = [a for a in SMALL if "forget" not in a]
+    few = ("table.forget=[[3],[5]]", "table.methods=[mask_logit,class_transport,soft_prune]")
+    result = call("sweep", *axes, *few, "table.seeds=[4,5]")
+    assert result.code == 130, result.err
+    assert list(planned) == ["original models", "preparations", "retrained models"]
+    preparations = planned["preparations"]
+    assert preparations.grid["method"] == ["class_transport"]
+    assert len({folder for folder, _ in preparations.cells}) == 2
+    assert preparations.missing == 2
+
+
+def test_nothing_is_prepared_for_requests_that_are_done(
+    call: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(plan, "_is_finished", lambda _: True)
+    planned: list[str] = []
+    monkeypatch.setattr(sweep, "_run", lambda phase, _: planned.append(phase.title))
+    monkeypatch.setattr(plan, "_is_trained", lambda _: True)
+    call("sweep", *SMALL, "table.methods=[class_transport]")
+    assert planned == []
+
+
 def test_steps_of_a_sequence_are_planned_one_after_the_other(
     call: Callable, monkeypatch: pytest.MonkeyPatch
 ):
-    planned: list[sweep.Phase] = []
+    planned: list[plan.Phase] = []
 
-    def record(phase: sweep.Phase, _: object) -> None:
+    def record(phase: plan.Phase, _: object) -> None:
         planned.append(phase)
         if len(planned) == 4:
             raise KeyboardInterrupt
@@ -203,12 +237,12 @@ def test_steps_of_a_sequence_are_planned_one_after_the_other(
 
 
 def test_references_of_all_seeds_are_trained_before_any_audit_wants_them(
-    call: Callable, planned: list[sweep.Phase], monkeypatch: pytest.MonkeyPatch
+    call: Callable, planned: list[plan.Phase], monkeypatch: pytest.MonkeyPatch
 ):
     """Two audits that want the same one would wait for each other's training of it."""
-    ready = sweep._is_trained
+    ready = plan._is_trained
     monkeypatch.setattr(
-        sweep, "_is_trained", lambda stored: "without" not in stored.folder.name or ready(stored)
+        plan, "_is_trained", lambda stored: "without" not in stored.folder.name or ready(stored)
     )
     axes = ("table.methods=[mask_logit]", "metrics.reference_seeds=[0,1,2]")
     result = call("sweep", *SMALL, *axes)
