@@ -91,7 +91,7 @@ def _command(block: Block, line: str, call: Callable, folder: Path) -> None:
 def _quick(arguments: list[str]) -> list[str]:
     """Return a command with a network of a few channels and one epoch."""
     job, *rest = arguments
-    if job not in ("train", "unlearn", "evaluate") or "--help" in rest:
+    if job not in ("train", "prepare", "unlearn", "evaluate") or "--help" in rest:
         return arguments
     own = any(argument.startswith("model=custom") for argument in rest)
     return [*arguments, *QUICK, *(() if own else ("model.width=4",))]

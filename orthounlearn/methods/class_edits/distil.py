@@ -39,10 +39,9 @@ def learn_edit(
     with reading(net, place.layers) as read:
         for _ in range(recipe.steps):
             chosen_B = torch.cat([draw(part, recipe.batch_size, draws) for part in (ours, others)])
-            with context.autocast():
-                logits_BK = net(seen.images_N[chosen_B].float())
+            logits_BK = seen.inputs.forward(net, context, chosen_B)
             optimizer.zero_grad()
-            torch.autograd.backward(loss(logits_BK.float(), read, chosen_B))
+            torch.autograd.backward(loss(logits_BK, read, chosen_B))
             nn.utils.clip_grad_norm_(edited, GRADIENT_NORM)
             optimizer.step()
             schedule.step()

@@ -59,7 +59,7 @@ def hold_out(
     net = _trained_without(original, context, place, seen, recipe, label, others, draws)
     some = others[torch.randperm(len(others), generator=draws)[:_OTHERS]]
     images_N = torch.cat([ours, some])
-    logits_NK, features = whole_pass(net, context, seen.images_N[images_N], place.layers)
+    logits_NK, features = whole_pass(net, context, seen.inputs, images_N, place.layers)
     count = len(ours)
     translated = {
         layer: LinearMap.fit(values_NC[count:], seen.features[layer][some])(values_NC[:count])
@@ -96,10 +96,9 @@ def _trained_without(
     targets_KK = _targets(seen, label, others)
     for _ in range(recipe.held_out_steps):
         chosen_B = draw(others, recipe.batch_size, draws)
-        with context.autocast():
-            logits_BK = net(seen.images_N[chosen_B].float())
+        logits_BK = seen.inputs.forward(net, context, chosen_B)
         optimizer.zero_grad()
-        loss = F.cross_entropy(logits_BK.float(), targets_KK[seen.labels_N[chosen_B]])
+        loss = F.cross_entropy(logits_BK, targets_KK[seen.labels_N[chosen_B]])
         torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from orthounlearn.masking.transport import Moments, class_moments
 from orthounlearn.methods.base import Context, SplitName
+from orthounlearn.methods.class_edits.front import Inputs, can_replay, recording
 from orthounlearn.methods.layers import evaluating
 from orthounlearn.models.blocks import block_outputs, parameters_after
 
@@ -54,10 +55,12 @@ class Place:
     Attributes:
         layers: The blocks after it.
         names: The parameters after it.
+        before: The last block before it; None where nothing lies before.
     """
 
     layers: tuple[str, ...]
     names: tuple[str, ...]
+    before: str | None = None
 
     @classmethod
     def after(cls, net: nn.Module, example: Tensor, share: float) -> "Place":
@@ -67,7 +70,7 @@ class Place:
         if not untouched:
             return cls(blocks, tuple(name for name, _ in net.named_parameters()))
         cut = blocks[untouched - 1]
-        return cls(blocks[untouched:], parameters_after(net, example, cut))
+        return cls(blocks[untouched:], parameters_after(net, example, cut), cut)
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,14 @@ class Seen:
     """What the original network makes of the images to learn from, in the order of the classes.
 
     Attributes:
-        images_N: float16 (N, C, H, W).
+        inputs: What the place reads of each.
         labels_N: int64 (N,).
         logits_NK: (N, K).
         features: Layer of the place -> pooled output (N, C).
         moments: Layer -> its moments.
     """
 
-    images_N: Tensor
+    inputs: Inputs
     labels_N: Tensor
     logits_NK: Tensor
     features: dict[str, Tensor]
@@ -125,26 +128,30 @@ def look(net: nn.Module, context: Context, place: Place, *, max_images: int) -> 
     labels_N = torch.cat(labels)
     # By class: which of them is asked for decides the order of the sets, but not the edits.
     by_class = torch.argsort(labels_N, stable=True)
-    images_N, labels_N = torch.cat(images)[by_class], labels_N[by_class]
-    logits_NK, whole = whole_pass(net, context, images_N, place.layers)
+    inputs, labels_N = Inputs(torch.cat(images)[by_class]), labels_N[by_class]
+    block = place.before if can_replay(net, context, place.before, inputs) else None
+    everything = torch.arange(len(labels_N))
+    with recording(net, block) as outputs:
+        logits_NK, whole = whole_pass(net, context, inputs, everything, place.layers)
+    if outputs:
+        inputs = Inputs(torch.cat(outputs), block)
     moments = {
         layer: class_moments(values_NC, labels_N, context.num_classes)
         for layer, values_NC in whole.items()
     }
-    return Seen(images_N, labels_N, logits_NK, whole, moments)
+    return Seen(inputs, labels_N, logits_NK, whole, moments)
 
 
 @torch.no_grad()
 def whole_pass(
-    net: nn.Module, context: Context, images_N: Tensor, layers: Sequence[str]
+    net: nn.Module, context: Context, inputs: Inputs, chosen_N: Tensor, layers: Sequence[str]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the logits (N, K) of all images, and layer -> pooled output (N, C)."""
+    """Return the logits (N, K) of some images, and layer -> pooled output (N, C)."""
     logits: list[Tensor] = []
     features: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     with evaluating(net), reading(net, layers) as read:
-        for batch in torch.split(images_N, _PASS):
-            with context.autocast():
-                logits.append(net(batch.float()).float())
+        for chosen_B in torch.split(chosen_N, _PASS):
+            logits.append(inputs.forward(net, context, chosen_B))
             for layer in layers:
                 features[layer].append(read[layer])
     return torch.cat(logits), {layer: torch.cat(parts) for layer, parts in features.items()}

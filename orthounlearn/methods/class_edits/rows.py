@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from orthounlearn.masking.transport import LinearMap
 from orthounlearn.methods.base import Context
+from orthounlearn.methods.class_edits.front import Inputs
 from orthounlearn.methods.class_edits.inputs import Seen, whole_pass
 from orthounlearn.methods.head import logits_layer
 
@@ -81,8 +82,8 @@ def strangers_rows(
     if classifier is None or classifier.bias is None:
         return None
     draws = torch.Generator().manual_seed(context.seed)
-    some = torch.randperm(len(seen.images_N), generator=draws)[:_IMAGES]
-    features_NC = _inputs(net, context, classifier, seen.images_N[some])
+    some = torch.randperm(len(seen.inputs), generator=draws)[:_IMAGES]
+    features_NC = _features(net, context, classifier, seen.inputs, some)
     logits_NK, labels_N = seen.logits_NK[some], seen.labels_N[some]
     weight_KC, bias_K = (
         torch.full_like(tensor, torch.nan) for tensor in (classifier.weight, classifier.bias)
@@ -101,12 +102,14 @@ def strangers_rows(
     return Rows(classifier, weight_KC, bias_K)
 
 
-def _inputs(net: nn.Module, context: Context, classifier: nn.Linear, images_N: Tensor) -> Tensor:
-    """Return what the classifier reads (N, C)."""
+def _features(
+    net: nn.Module, context: Context, classifier: nn.Linear, inputs: Inputs, chosen_N: Tensor
+) -> Tensor:
+    """Return what the classifier reads (N, C) of some images."""
     read: list[Tensor] = []
     handle = classifier.register_forward_pre_hook(lambda _, given: read.append(given[0].float()))
     try:
-        whole_pass(net, context, images_N, layers=())
+        whole_pass(net, context, inputs, chosen_N, layers=())
     finally:
         handle.remove()
     return torch.cat(read)

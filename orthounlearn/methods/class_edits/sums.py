@@ -76,10 +76,9 @@ def learn_sums(
             others = [label for label in draws.classes if label not in chosen]
             images_B = torch.cat([draws.images(c, recipe.batch_size) for c in (chosen, others)])
             summed.forget(chosen)
-            with context.autocast():
-                logits_BK = summed.net(seen.images_N[images_B].float())
+            logits_BK = seen.inputs.forward(summed.net, context, images_B)
             optimizer.zero_grad()
-            torch.autograd.backward(loss(logits_BK.float(), read, images_B, chosen))
+            torch.autograd.backward(loss(logits_BK, read, images_B, chosen))
             nn.utils.clip_grad_norm_(summed.parameters, GRADIENT_NORM)
             optimizer.step()
             schedule.step()
@@ -157,7 +156,7 @@ def _alone(
     for label in labels:
         own = torch.nonzero(seen.labels_N == label)[:, 0]
         summed.forget([label])
-        logits_NK[own], read = whole_pass(summed.net, context, seen.images_N[own], place.layers)
+        logits_NK[own], read = whole_pass(summed.net, context, seen.inputs, own, place.layers)
         for layer, values_NC in read.items():
             features[layer][own] = values_NC
     return logits_NK, features

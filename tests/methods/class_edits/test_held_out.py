@@ -160,7 +160,9 @@ def test_features_are_translated_by_a_map_of_the_other_classes():
     ours, others = (torch.nonzero((seen.labels_N == CLASS) == own)[:, 0] for own in (True, False))
     draws = torch.Generator().manual_seed(CLASS)  # seed 0 of the request, and the class
     blind = _trained_without(net, context, whole(net), seen, RECIPE, CLASS, others, draws)
-    _, theirs = whole_pass(blind, context, seen.images_N, whole(net).layers)
+    _, theirs = whole_pass(
+        blind, context, seen.inputs, torch.arange(len(seen.inputs)), whole(net).layers
+    )
     for layer, found in of_class(net).features.items():
         translate = LinearMap.fit(theirs[layer][others], seen.features[layer][others])
         torch.testing.assert_close(found, translate(theirs[layer][ours]), atol=1e-4, rtol=1e-4)

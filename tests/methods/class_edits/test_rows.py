@@ -32,7 +32,7 @@ def test_it_is_the_ridge_regression_of_the_other_logits(label: int):
     read: list[Tensor] = []
     handle = found.classifier.register_forward_pre_hook(lambda _, given: read.append(given[0]))
     with torch.no_grad():
-        net(seen.images_N.float())
+        net(seen.inputs.tensors_N.float())
     handle.remove()
     features = read[0][others].double()
     rest = seen.logits_NK[others].double()
