@@ -320,6 +320,7 @@ def _command() -> str:
     return shlex.join(["orthounlearn", *words])
 
 
+@functools.cache
 def _version(package: str) -> str:
     try:
         return metadata.version(package)
