@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from orthounlearn.masking.transport import Moments
 from orthounlearn.methods.base import Context
 from orthounlearn.methods.class_edits.critics import Critics
+from orthounlearn.methods.class_edits.descent import Descent
 from orthounlearn.methods.class_edits.held_out import HeldOut, hold_out
 from orthounlearn.methods.class_edits.inputs import Place, Recipe, Seen, draw, one_cycle, reading
 
@@ -33,18 +34,15 @@ def learn_edit(
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name in before)
     edited = [net.get_parameter(name) for name in place.names]
-    optimizer, schedule = one_cycle(edited, recipe, recipe.steps)
+    cycle = one_cycle(edited, recipe, recipe.steps)
+    descent = Descent(context, edited, *cycle, longest=GRADIENT_NORM)
     loss = _Loss(place, seen, recipe, label, ours, held_out)
     draws = torch.Generator().manual_seed(context.seed * 1_000_003 + label)
     with reading(net, place.layers) as read:
         for _ in range(recipe.steps):
             chosen_B = torch.cat([draw(part, recipe.batch_size, draws) for part in (ours, others)])
             logits_BK = seen.inputs.forward(net, context, chosen_B)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss(logits_BK, read, chosen_B))
-            nn.utils.clip_grad_norm_(edited, GRADIENT_NORM)
-            optimizer.step()
-            schedule.step()
+            descent.step(loss(logits_BK, read, chosen_B))
             loss.follow(read, chosen_B)
     return [now.detach() - then for now, then in zip(edited, before.values(), strict=True)]
 

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from orthounlearn.masking.transport import LinearMap, beliefs_without
 from orthounlearn.methods.base import Context
 from orthounlearn.methods.class_edits.critics import Critics
+from orthounlearn.methods.class_edits.descent import Descent
 from orthounlearn.methods.class_edits.inputs import Place, Recipe, Seen, draw, one_cycle, whole_pass
 
 _OTHERS = 10_000  # images of other classes that the two networks are compared on
@@ -92,16 +93,12 @@ def _trained_without(
 ) -> nn.Module:
     net = _drawn_anew(original, place, seed=draws.initial_seed())
     parameters = [net.get_parameter(name).requires_grad_(True) for name in place.names]
-    optimizer, schedule = one_cycle(parameters, recipe, recipe.held_out_steps)
+    descent = Descent(context, parameters, *one_cycle(parameters, recipe, recipe.held_out_steps))
     targets_KK = _targets(seen, label, others)
     for _ in range(recipe.held_out_steps):
         chosen_B = draw(others, recipe.batch_size, draws)
         logits_BK = seen.inputs.forward(net, context, chosen_B)
-        optimizer.zero_grad()
-        loss = F.cross_entropy(logits_BK, targets_KK[seen.labels_N[chosen_B]])
-        torch.autograd.backward(loss)
-        optimizer.step()
-        schedule.step()
+        descent.step(F.cross_entropy(logits_BK, targets_KK[seen.labels_N[chosen_B]]))
     return net.eval()
 
 

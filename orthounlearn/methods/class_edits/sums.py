@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from orthounlearn.masking.transport import beliefs_without, transported
 from orthounlearn.methods.base import Context
+from orthounlearn.methods.class_edits.descent import Descent
 from orthounlearn.methods.class_edits.distil import GRADIENT_NORM, distances, divergence
 from orthounlearn.methods.class_edits.inputs import (
     Edits,
@@ -70,6 +71,7 @@ def learn_sums(
         pct_start=0.05,
         cycle_momentum=False,
     )
+    descent = Descent(context, summed.parameters, optimizer, schedule, longest=GRADIENT_NORM)
     with reading(summed.net, place.layers) as read:
         for _ in range(recipe.sum_steps):
             chosen = draws.some(labels, most)
@@ -77,11 +79,7 @@ def learn_sums(
             images_B = torch.cat([draws.images(c, recipe.batch_size) for c in (chosen, others)])
             summed.forget(chosen)
             logits_BK = seen.inputs.forward(summed.net, context, images_B)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss(logits_BK, read, images_B, chosen))
-            nn.utils.clip_grad_norm_(summed.parameters, GRADIENT_NORM)
-            optimizer.step()
-            schedule.step()
+            descent.step(loss(logits_BK, read, images_B, chosen))
             summed.learn(chosen)
     return summed.edits
 
