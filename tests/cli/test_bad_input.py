@@ -13,7 +13,7 @@ from orthounlearn.config import CONF_DIR
 FAST = ("model.width=4", "recipe.epochs=1", "logger=none")
 
 BAD = {
-    "unknown job": (["unlern"], "expected a job out of train, unlearn"),
+    "unknown job": (["unlern"], "expected a job out of train, prepare"),
     "unknown option": (["unlearn", "forget=3", "learning_rate=1"], "learning_rate"),
     "unknown key of a node": (
         ["train", "recipe.epoch=3"],
