@@ -19,7 +19,7 @@ def measure(setting: Setting) -> list[Row]:
 
 
 def _row(setting: Setting, model: str) -> Row:
-    rounds, count, steps = setting.choose((5, 10_000, 20), (2, 100, 10))
+    rounds, count, steps = setting.choose((3, 10_000, 20), (2, 100, 10))
     experiment = setting.experiment(f"model={model}", "method=class_transport")
     method = build(experiment.config["method"], ClassTransport)
     context = RequestContext(
