@@ -99,7 +99,10 @@ def prepare(config: DictConfig) -> None:
     from orthounlearn.engine.prepare import prepare as job
 
     prepared = job(_experiment(config))
-    _say(f"Prepared in {prepared.seconds:.1f} s, kept for every request:")
+    kept = (
+        "kept for every request:" if prepared.files else "but nothing is kept: a request prepares."
+    )
+    _say(f"Prepared in {prepared.seconds:.1f} s, {kept}")
     for path in prepared.files:
         _say(f"  {path}")
 

@@ -1,6 +1,5 @@
 """Preparation before any request: what a method makes while all images may be used."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ class Prepared:
     """What a method has made of an original, for every request.
 
     Attributes:
-        files: Where it is kept.
+        files: Where it is kept; none of a method that keeps nothing, and prepares anew each time.
         seconds: That it took, whenever it was made.
     """
 
@@ -45,8 +44,7 @@ def prepare(experiment: Experiment) -> Prepared:
         experiment: With a method, without a request.
 
     Raises:
-        UsageError: The method prepares nothing that can be kept, there is a request, or the
-            original cannot be had.
+        UsageError: The method does not prepare, there is a request, or the original cannot be had.
     """
     refuse_others_options(experiment, job="prepare")
     config = experiment.config
@@ -57,7 +55,10 @@ def prepare(experiment: Experiment) -> Prepared:
             f"every request. `orthounlearn unlearn forget={config['forget']} method={name}` is one."
         )
     if not _prepares(config):
-        raise UsageError(_nothing(name))
+        raise UsageError(
+            f"Expected a method that prepares something, but {name} does all its work at the "
+            "request. class_transport and soft_prune are two that prepare."
+        )
     method = build(config["method"], UnlearningMethod)
     origin = open_origin(experiment)
     seed_everything(config["seed"], workers=True, verbose=False)
@@ -77,9 +78,6 @@ def prepare(experiment: Experiment) -> Prepared:
             seconds = now(experiment.device) - start + context.stored_seconds
         files = [str(path.relative_to(origin.folder)) for path in context.kept_files]
         write_json(folder / _DONE, {"method": name, "files": files, "seconds": seconds})
-    if not files:
-        shutil.rmtree(folder)
-        raise UsageError(_nothing(name))
     return Prepared(context.kept_files, seconds)
 
 
@@ -105,11 +103,3 @@ def _prepares(config: dict[str, Any]) -> bool:
     """Return whether the configured method does anything before a request."""
     target = locate(str(config["method"]["_target_"]))
     return getattr(target, "prepare", None) is not UnlearningMethod.prepare
-
-
-def _nothing(name: str) -> str:
-    return (
-        f"Expected a method that prepares something which can be kept, but {name} does all its "
-        "work at the request. Methods that do: class_transport, soft_prune and others of "
-        "docs/methods.md with a time of preparation."
-    )

@@ -153,7 +153,7 @@ def _start(request: Request, method: UnlearningMethod, trained: nn.Module | None
     experiment = request.experiment
     net = experiment.new_net(experiment.config["seed"])
     load_network(net, request.earlier.checkpoint)
-    net = net.to(experiment.device)
+    net = net.to(experiment.device).eval()  # as `open_origin` gives it
     if not method.lasting:
         return _Start(Origin(net, request.earlier.folder))
     return _Start(open_origin(experiment, trained), left=net.state_dict())

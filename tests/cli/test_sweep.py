@@ -95,6 +95,30 @@ def test_classes_to_prepare_reach_the_method(
     assert job.config["method"]["classes"] == classes
 
 
+Until = Callable[[str], dict[str, plan.Phase]]
+
+
+@pytest.fixture
+def planned_until(monkeypatch: pytest.MonkeyPatch) -> Until:
+    """Return a function to call before a sweep: its phases go into the dict that it returns.
+
+    None runs, and the sweep is interrupted at the phase of the given title.
+    """
+
+    def until(title: str) -> dict[str, plan.Phase]:
+        found: dict[str, plan.Phase] = {}
+
+        def record(phase: plan.Phase, _: object) -> None:
+            found[phase.title] = phase
+            if phase.title == title:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(sweep, "_run", record)
+        return found
+
+    return until
+
+
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[plan.Phase]:
     """Phases that would have run; the sweep is interrupted before the first."""
@@ -147,17 +171,10 @@ def test_without_references_nothing_is_retrained(call: Callable, tmp_path: Path)
 
 
 def test_shadows_are_trained_before_the_methods_that_want_them(
-    call: Callable, monkeypatch: pytest.MonkeyPatch
+    call: Callable, planned_until: Until
 ):
     """Each once, as a cell of its own, so that jobs share them."""
-    planned: dict[str, plan.Phase] = {}
-
-    def record(phase: plan.Phase, _: object) -> None:
-        planned[phase.title] = phase
-        if phase.title == "unlearning methods":
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(sweep, "_run", record)
+    planned = planned_until("unlearning methods")
     axes = [a for a in SMALL if "forget" not in a]
     few = ("metrics.shadows=6", "table.forget=[[3],[5]]", "table.methods=[mask_logit]")
     result = call("sweep", *axes, *few, "table.seeds=[4,5]")
@@ -179,17 +196,10 @@ def test_shadows_are_trained_before_the_methods_that_want_them(
 
 
 def test_what_lasts_is_prepared_once_before_the_requests_that_want_it(
-    call: Callable, monkeypatch: pytest.MonkeyPatch
+    call: Callable, planned_until: Until
 ):
     """One cell for each network; two requests would else wait for each other's preparation."""
-    planned: dict[str, plan.Phase] = {}
-
-    def record(phase: plan.Phase, _: object) -> None:
-        planned[phase.title] = phase
-        if phase.title == "retrained models":
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(sweep, "_run", record)
+    planned = planned_until("retrained models")
     axes = [a for a in SMALL if "forget" not in a]
     few = ("table.forget=[[3],[5]]", "table.methods=[mask_logit,class_transport,soft_prune]")
     result = call("sweep", *axes, *few, "table.seeds=[4,5]")

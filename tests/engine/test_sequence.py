@@ -99,6 +99,22 @@ def test_masking_one_after_the_other_is_masking_at_once(request_job: Open):
     assert [found["unlearned/sequence/step"] for found in (one, other)] == [2, 1]
 
 
+def test_the_next_request_gets_its_network_as_the_first_one_does(
+    request_job: Open, monkeypatch: pytest.MonkeyPatch
+):
+    """In eval mode: a method's forward passes must not move BatchNorm's statistics."""
+    modes: list[bool] = []
+    plain = job.carry_out
+
+    def watched(method, net, context, **options):
+        modes.append(net.training)
+        return plain(method, net, context, **options)
+
+    monkeypatch.setattr(job, "carry_out", watched)
+    unlearn(open_request(request_job("after=[[2]]", "forget=6", "method=drop_unit")))
+    assert modes == [False, False]
+
+
 def test_a_lasting_preparation_comes_before_the_first_request(
     request_job: Open, monkeypatch: pytest.MonkeyPatch
 ):
