@@ -1,6 +1,7 @@
 """Influence unlearning with the damped Fisher matrix (WoodFisher)."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, combinations_with_replacement
 
 import torch
 from torch import Tensor, nn
@@ -108,20 +109,24 @@ class ImageGradients:
         One backward pass of each image where G fits `_HELD`; conjugate gradients keep nothing, but
         need a double one in each of their iterations.
         """
-        count = sum(len(labels) for _, labels in batches)
+        sizes = [len(labels) for _, labels in batches]
+        rows = [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+        count = sum(sizes)
         # On the CPU: not every accelerator has float64, and N is small.
         system = count * damping * torch.eye(count, dtype=torch.float64)
         projected = torch.zeros(count, 1, dtype=torch.float64)
         width = max(_HELD // (count * right.element_size()), 1)
         for start in range(0, len(right), width):
             columns = range(start, min(start + width, len(right)))
-            block_NC = torch.cat([self._gradients(batch, columns) for batch in batches])
-            system += (block_NC @ block_NC.T).cpu()
-            projected += (block_NC @ right[start : columns.stop, None]).cpu()
+            blocks = [self._gradients(batch, columns) for batch in batches]
+            for own, block_BC in zip(rows, blocks, strict=True):
+                projected[own] += (block_BC @ right[start : columns.stop, None]).cpu()
+            for i, j in combinations_with_replacement(range(len(blocks)), 2):
+                system[rows[j], rows[i]] += (blocks[j] @ blocks[i].T).cpu()
         weights_N1 = _solved(system, projected, least=count * damping)
         weights_N = weights_N1[:, 0].to(right)
         x = right.clone()
-        parts = torch.split(weights_N, [len(labels) for _, labels in batches])
+        parts = torch.split(weights_N, sizes)
         for batch, part_B in zip(batches, parts, strict=True):
             x -= self._weighted_sum(batch, part_B)
         return x / damping
@@ -170,6 +175,8 @@ class ImageGradients:
 
 def _solved(system: Tensor, right: Tensor, *, least: float) -> Tensor:
     """Return x of system · x = right, for a symmetric matrix with eigenvalues ≥ `least`.
+
+    Its part on and below the diagonal is read.
 
     The products of a network's gradients are single precision: where an earlier request has left
     huge ones, rounding outweighs the damping, and eigenvalues that are too small for it are noise.

@@ -142,7 +142,7 @@ def probe_index(unlearned: ArrayLike, original: ArrayLike, retrained: ArrayLike)
     """
     u, o, r = (np.asarray(recall, np.float64) for recall in (unlearned, original, retrained))
     away = o - r
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.where(np.abs(away) >= 0.02, (u - r) / away, np.nan)
 
 

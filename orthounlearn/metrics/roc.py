@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score, roc_curve
 
 from orthounlearn.metrics.scores import Floats, Ints
 
@@ -21,7 +20,7 @@ def auc(members: Floats, others: Floats) -> float:
     """
     if not len(members) or not len(others):
         return float("nan")
-    return float(roc_auc_score(_truth(members, others), np.concatenate([members, others])))
+    return float(weighted_auc(members, others, *_once(members, others))[0])
 
 
 def advantage(area: float) -> float:
@@ -34,10 +33,7 @@ def advantage(area: float) -> float:
 
 
 def tpr_at_fpr(members: Floats, others: Floats, alpha: float) -> float:
-    """Return the largest true-positive rate among thresholds with a false-positive rate ≤ alpha.
-
-    All thresholds count: with `drop_intermediate` scikit-learn may drop the one that matters.
-    """
+    """Return the largest true-positive rate among thresholds with a false-positive rate ≤ alpha."""
     return float(_tpr_at(members, others, np.array([alpha]))[0])
 
 
@@ -59,9 +55,7 @@ def curve(members: Floats, others: Floats) -> Floats:
 def _tpr_at(members: Floats, others: Floats, fpr_T: Floats) -> Floats:
     if not len(members) or not len(others):
         return np.full(len(fpr_T), np.nan)
-    fpr, tpr, _ = roc_curve(
-        _truth(members, others), np.concatenate([members, others]), drop_intermediate=False
-    )
+    (tpr,), (fpr,) = weighted_rates(members, others, *_once(members, others))
     return np.asarray(tpr[np.searchsorted(fpr, fpr_T, side="right") - 1])
 
 
@@ -77,7 +71,8 @@ def weighted_rates(
         drawn_BM: How often each draw has each of the others.
 
     Returns:
-        From no image called member to all of them; T is the number of different scores.
+        From no image called member to all of them; T is the number of different scores, from the
+        highest on.
     """
     scores = np.concatenate([members_N, others_M])
     order = np.argsort(-scores, kind="stable")
@@ -147,15 +142,18 @@ def balanced_hits(members: Floats, others: Floats, *, seed: int = 0) -> list[tup
 
 def _best_threshold(members: Floats, others: Floats) -> tuple[float, int]:
     best: tuple[float, float, int] = (-1.0, 0.0, 1)
+    scores = np.unique(np.concatenate([members, others]))
     for direction in (1, -1):
-        fpr, tpr, thresholds = roc_curve(
-            _truth(members, others), direction * np.concatenate([members, others])
+        tpr_BT, fpr_BT = weighted_rates(
+            direction * members, direction * others, *_once(members, others)
         )
-        index = int(np.argmax(tpr - fpr))
-        if tpr[index] - fpr[index] > best[0]:
-            best = (float(tpr[index] - fpr[index]), float(direction * thresholds[index]), direction)
+        thresholds = np.append(direction * np.inf, scores[::-direction])
+        index = int(np.argmax(gain := (tpr_BT - fpr_BT)[0]))
+        if gain[index] > best[0]:
+            best = (float(gain[index]), float(thresholds[index]), direction)
     return best[1], best[2]
 
 
-def _truth(members: Floats, others: Floats) -> Floats:
-    return np.concatenate([np.ones(len(members)), np.zeros(len(others))])
+def _once(members: Floats, others: Floats) -> tuple[Floats, Floats]:
+    """Return the draw that has every image once."""
+    return np.ones((1, len(members))), np.ones((1, len(others)))

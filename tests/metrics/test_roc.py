@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import mannwhitneyu
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from orthounlearn.metrics import roc
 
@@ -30,6 +30,32 @@ def test_auc_at_the_ends():
     high, low = np.array([2.0, 3.0]), np.array([0.0, 1.0])
     assert (roc.auc(high, low), roc.auc(low, high), roc.auc(high, high)) == (1, 0, 0.5)
     assert np.isnan(roc.auc(high, np.empty(0)))
+
+
+@given(samples, samples)
+def test_figures_are_those_of_scikit_learn(members: np.ndarray, others: np.ndarray):
+    truth = np.repeat([1, 0], [len(members), len(others)])
+    scores = np.concatenate([members, others])
+    assert roc.auc(members, others) == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+    # Every threshold: with `drop_intermediate` the one that matters may be left out.
+    fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
+    for alpha in (0, 0.1, 0.5, 1):
+        expected = tpr[fpr <= alpha].max()
+        assert roc.tpr_at_fpr(members, others, alpha) == pytest.approx(expected, abs=1e-12)
+
+
+@given(samples, samples, st.sampled_from([1, -1]))
+def test_the_best_threshold_is_the_best_of_all(m: np.ndarray, o: np.ndarray, sign: int):
+    """Balanced accuracy by brute force over all cuts, in both directions."""
+    members, others = sign * m, sign * o
+    threshold, direction = roc._best_threshold(members, others)
+    cuts = [-np.inf, np.inf, *np.unique(np.concatenate([members, others]))]
+
+    def gain(cut: float, way: int) -> float:
+        return float(np.mean(way * members >= way * cut) - np.mean(way * others >= way * cut))
+
+    best = max(gain(cut, way) for cut in cuts for way in (1, -1))
+    assert gain(threshold, direction) == pytest.approx(best, abs=1e-12)
 
 
 def test_auc_of_shifted_normals():
