@@ -141,10 +141,24 @@ def test_tuned_values_stand_beside_their_command(tool: ModuleType, section: dict
                 assert f"`{key}={value}`" in row[0]
 
 
-def test_a_smaller_budget_of_trials_is_told(page: str):
+def test_all_methods_had_the_same_budget_of_trials(page: str):
     intro = page.partition("\n## ")[0]
-    assert "- digits_cpu: 16 trials for each method; but 1 for class_transport," in intro
+    assert "- digits_cpu: 16 trials for each method." in intro
     assert "- cifar10_cpu: 8 trials for each method." in intro
+
+
+def test_a_smaller_budget_is_told(
+    tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tool, "METHODS", tmp_path)
+    for name, trials in (("ssd", 8), ("salun", 8), ("scrub", 1), ("salun_like", 8)):
+        whose = name.removesuffix("_like")  # values of another method are not counted
+        path = tmp_path / "tuned" / "mine" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"tuned: {{method: {whose}, trials: {trials}}}\n")
+    assert "- mine: 8 trials for each method; but 1 for scrub, as its command says." in (
+        tool._budgets().splitlines()
+    )
 
 
 def test_no_method_leaves_its_source_or_deviations_open(page: str):
