@@ -30,6 +30,18 @@ def settings(node: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key == "name" or key not in NOTES}
 
 
+def has(node: Mapping[str, Any], option: str) -> bool:
+    """Return whether a node has an option, of a node within it by a dotted name.
+
+    >>> has({"optimizer": {"lr": 1}}, "optimizer.lr"), has({"lr": None}, "lr"), has({}, "lr")
+    (True, True, False)
+    """
+    head, _, rest = option.partition(".")
+    if head not in node:
+        return False
+    return not rest or (isinstance(node[head], Mapping) and has(node[head], rest))
+
+
 def plain(node: DictConfig) -> dict[str, Any]:
     """Return a config as resolved plain dicts and lists.
 

@@ -62,5 +62,8 @@ def _unknown_key(error: ConfigAttributeError | ConfigKeyError) -> str:
     if not isinstance(parent, Mapping):
         return str(error)
     key = str(error.key)
+    if not parent:
+        above = given.removesuffix(key).rstrip(".")
+        return f"Expected +{given}=VALUE, which adds to the empty {above}, but got {given}."
     valid = close_keys(key, [str(name) for name in parent], given.removesuffix(key))
     return f"Expected {valid}, but got {given}. `--cfg job` shows all options."

@@ -89,12 +89,15 @@ class TableConfig:
     With `sequence` they come one after the other, each on what the one before has left. Without
     `references` the retrained networks that are stored are compared with, and none is trained.
     `prepared` names, by number, the only classes that preparations have to cover; null: all.
+    `options` are axes of method options, each a list of values: {rate: [0.1, 0.3]}; each method
+    takes those that it has. null: none.
     """
 
     name: str = MISSING
     models: list[str] = MISSING
     regularizers: list[str] = MISSING
     methods: list[str] = MISSING
+    options: Any = None
     forget: Any = MISSING
     sequence: bool = False
     references: bool = True

@@ -1,5 +1,6 @@
 """What a run says of itself in `run.json`: what a report names it by, and tells it apart by."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from orthounlearn.config.build import settings
 from orthounlearn.data.splits import SPLIT_NAMES
 from orthounlearn.engine.experiment import environment
 from orthounlearn.engine.request import AUDIT_VERSION, Request
-from orthounlearn.engine.tuned import trials_of
+from orthounlearn.engine.tuned import recorded, trials_of
 from orthounlearn.files import digest, file_digest
 
 
@@ -23,6 +24,7 @@ def identity_of(request: Request) -> dict[str, Any]:
         "original": _original(request),
         "network": network_kind(request),
         "settings": settings_kind(request),
+        "options": recorded(_deciding(config["method"])) if config["method"] else {},
         "data_fingerprint": experiment.data.fingerprint,
         "model_sha256": file_digest(audited_file(request)),
         "images": {name: len(request.splits[name]) for name in SPLIT_NAMES},
@@ -71,10 +73,13 @@ def settings_kind(request: Request) -> str:
     method = request.experiment.config["method"]
     if not method:
         return request.origin[:_SHOWN]
-    options = settings(method)
-    for unrelated in ("name", "inverse"):  # where an inverse is saved to changes no weight
-        options.pop(unrelated, None)
-    return digest(options)[:_SHOWN]
+    return digest(_deciding(method))[:_SHOWN]
+
+
+def _deciding(method: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a method that decide what it does."""
+    # Where an inverse is saved to changes no weight.
+    return {key: value for key, value in settings(method).items() if key not in ("name", "inverse")}
 
 
 def _original(request: Request) -> str | None:

@@ -9,9 +9,7 @@ from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from orthounlearn.config.build import command_line_overrides, compose_variants, locate
+from orthounlearn.config.build import command_line_overrides, compose_variants, has, locate
 from orthounlearn.data.splits import resolve_forget, resolve_sequence, said
 from orthounlearn.engine.experiment import Experiment
 from orthounlearn.engine.prepare import is_prepared, preparation_folder
@@ -78,17 +76,22 @@ def plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
 
     compose = partial(_composed, experiment, table)
     unlearning = []
-    prepared: dict[str, None] = {}  # methods whose preparation lasts, in order
+    prepared: dict[str, Grid] = {}  # those methods of each kind whose preparation lasts
     wanting: dict[Path, list[Callable[[], bool]]] = defaultdict(list)
-    for step, request in _requests(forgets, in_sequence=table["sequence"]).items():
-        grid = {**networks, **request, "method": methods}
-        phase = Phase(f"unlearning methods{step}", "unlearn", grid, [])
+    for (step, request), (kind, chosen_of) in product(
+        _requests(forgets, in_sequence=table["sequence"]).items(),
+        _by_options(experiment, table, methods).items(),
+    ):
+        grid = {**networks, **request, **chosen_of}
+        phase = Phase(f"unlearning methods{kind}{step}", "unlearn", grid, [])
+        lasting: dict[str, None] = {}  # in order
         for chosen, cell in compose("unlearn", grid):
             folder = open_request(cell).folder
             phase.cells.append((folder, partial(_is_finished, folder)))
             if _lasts(cell):
-                prepared[chosen["method"]] = None
+                lasting[chosen["method"]] = None
                 wanting[preparation_folder(cell)].append(phase.cells[-1][1])
+        prepared[kind] = {**networks, **chosen_of, "method": list(lasting)}
         unlearning.append(phase)
 
     def ready(cell: Experiment) -> End:
@@ -97,7 +100,7 @@ def plan(experiment: Experiment, table: dict[str, Any]) -> list[Phase]:
 
     before: list[tuple[str, str, Grid, Callable[[Experiment], End]]] = [
         ("original models", "train", networks, _trained),
-        ("preparations", "prepare", {**networks, "method": list(prepared)}, ready),
+        *((f"preparations{kind}", "prepare", grid, ready) for kind, grid in prepared.items()),
     ]
     if without:
         seeds = [*networks["seed"], *map(str, experiment.config["metrics"]["reference_seeds"])]
@@ -125,6 +128,43 @@ def reference(table: dict[str, Any]) -> str:
     return f"metrics.reference={'train' if table['references'] else 'auto'}"
 
 
+def _by_options(
+    experiment: Experiment, table: dict[str, Any], methods: Sequence[str]
+) -> dict[str, Grid]:
+    """Return the axes of methods that take the same of `table.options`, by what to call them.
+
+    Raises:
+        UsageError: An option has no list of values, or no method has it.
+    """
+    axes: dict[str, list[Any]] | None = table["options"]
+    if axes is None:
+        return {"": {"method": list(methods)}}
+    if not isinstance(axes, dict) or not all(v and isinstance(v, list) for v in axes.values()):
+        raise UsageError(
+            "Expected table.options to have a list of values for each option, as in {rate: [0.1, "
+            f"0.3]}}, but got {axes}."
+        )
+    having: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for method in methods:
+        (_, cell), *_ = _composed(experiment, table, "unlearn", {"method": [method]})
+        taken = tuple(option for option in axes if has(cell.config["method"], option))
+        having[taken].append(method)
+    if unknown := axes.keys() - {option for taken in having for option in taken}:
+        raise UsageError(
+            f"Expected table.options to name options of {', '.join(methods)}, but none of them "
+            f"has {', '.join(sorted(unknown))}; conf/method/NAME.yaml says what a method has."
+        )
+    return {
+        f" by {', '.join(taken)}" if taken else "": {
+            "method": names,
+            **{
+                f"{_METHOD}{option}": [_listed(value) for value in axes[option]] for option in taken
+            },
+        }
+        for taken, names in sorted(having.items())
+    }
+
+
 def _check_prepared(
     requests: Sequence[Sequence[int]], prepared: Sequence[int] | None, num_classes: int
 ) -> None:
@@ -145,8 +185,8 @@ Cells = list[tuple[dict[str, str], Experiment]]
 
 
 def _composed(experiment: Experiment, table: dict[str, Any], job: str, grid: Grid) -> Cells:
-    choices = {key: values for key, values in grid.items() if key not in _VALUES}
-    values = {key: map(yaml.safe_load, grid[key]) for key in grid if key in _VALUES}
+    choices = {key: values for key, values in grid.items() if not _is_value(key)}
+    values = {key: map(json.loads, grid[key]) for key in grid if _is_value(key)}
     variants = [dict(zip(values, row, strict=True)) for row in product(*values.values())]
     shared = [*command_line_overrides(), reference(table)]
     cells: Cells = []
@@ -201,5 +241,10 @@ def _is_finished(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("metrics.json", DIVERGED))
 
 
+def _is_value(axis: str) -> bool:
+    """Return whether an axis is of values; the others are of files in conf/."""
+    return axis in _VALUES or axis.startswith(_METHOD)
+
+
 _VALUES = ("seed", "forget", "after", "shadow", "without")
-"""Axes that are values; the others are choices of a file in conf/."""
+_METHOD = "method."  # begins the axis of a method's option

@@ -44,8 +44,9 @@ def sweep(experiment: Experiment, report: Callable[..., object]) -> None:
     if single:
         raise UsageError(
             f"Expected table.methods to say what is compared, but got {' '.join(single)}: options "
-            "of one method do not fit them all. Make a method of its own, a YAML with `defaults: "
-            "[NAME]`, `name` and these options, as conf/method/soft_prune_literal.yaml is one."
+            "of one method do not fit them all. 'table.options={rate: [0.1, 0.3]}' compares values "
+            "of an option, for the methods that have it. Or make a method of its own, a YAML with "
+            "`defaults: [NAME]`, `name` and these options, as conf/method/soft_prune_literal.yaml."
         )
     phases = plan(experiment, table)
     total = sum(len(phase.cells) for phase in phases)

@@ -39,6 +39,7 @@ class Run:
         fingerprint: Of the data; None, like the next three, if an older version made the run.
         network: Short hash of how the original was trained, but for its seed; or of its file.
         settings: Short hash of the method's options; of a network from elsewhere, of its file.
+        options: Those options by dotted name; empty if the run was made before they were stored.
         audit: Version of the audit.
         origin: Hash of the original, with its seed.
         seed: Of the original.
@@ -61,6 +62,7 @@ class Run:
     fingerprint: str | None
     network: str | None
     settings: str | None
+    options: dict[str, Any]
     audit: int | None
     origin: str | None
     seed: int
@@ -170,6 +172,7 @@ def _told_apart(runs: Sequence[Run]) -> list[Run]:
     Runs of older versions do not say what they are of, and keep the name.
     """
     marked = list(runs)
+    options = _options_that_differ(runs)
     for name, kind, within in _KINDS:
         kinds: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for run in marked:
@@ -177,11 +180,36 @@ def _told_apart(runs: Sequence[Run]) -> list[Run]:
                 kinds[_fields(run, *within, name)].add(getattr(run, kind))
         for index, run in enumerate(marked):
             if getattr(run, kind) and len(kinds[_fields(run, *within, name)]) > 1:
+                mark = options.get((run.method, getattr(run, kind))) if name == "method" else None
                 told: dict[str, Any] = {
-                    name: f"{getattr(run, name)}{MARK}{getattr(run, kind)[:_SHOWN]}"
+                    name: f"{getattr(run, name)}{MARK}{mark or getattr(run, kind)[:_SHOWN]}"
                 }
                 marked[index] = replace(run, **told)
     return marked
+
+
+def _options_that_differ(runs: Sequence[Run]) -> dict[tuple[str, str | None], str]:
+    """Return what to call a method's settings: the options in which its runs differ.
+
+    Settings are left out where their runs do not say their options, or say the same.
+    """
+    of_method: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for run in runs:
+        if run.settings:
+            of_method[run.method][run.settings] = run.options
+    found: dict[tuple[str, str | None], str] = {}
+    for method, kinds in of_method.items():
+        names = list(dict.fromkeys(name for options in kinds.values() for name in options))
+        differing = [
+            name for name in names if len({repr(kind.get(name)) for kind in kinds.values()}) > 1
+        ]
+        said = {
+            settings: " ".join(f"{name}={options.get(name)}" for name in differing)
+            for settings, options in kinds.items()
+        }
+        if all(kinds.values()) and len(set(said.values())) == len(said):
+            found |= {(method, settings): name for settings, name in said.items()}
+    return found
 
 
 def _once(runs: Sequence[Run]) -> list[Run]:
@@ -242,6 +270,7 @@ def as_run(folder: Path, identity: Mapping[str, Any], metrics: Mapping[str, floa
         fingerprint=identity.get("data_fingerprint"),
         network=identity.get("network"),
         settings=identity.get("settings"),
+        options=identity.get("options", {}),
         audit=identity.get("audit"),
         origin=identity.get("origin"),
         seed=int(identity["seed"]),

@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from statistics import fmean, stdev
+from typing import Any
 
 from scipy.stats import t
 
@@ -39,7 +40,7 @@ class Cell:
 class Row:
     """One method on one kind of original, at one step of a sequence (1 for a request alone).
 
-    `trials` is how many chose its values; see `Run`.
+    `trials` is how many chose its values, `options` are these; see `Run`.
     """
 
     data: str
@@ -49,6 +50,7 @@ class Row:
     step: int
     trials: int | None
     metrics: dict[str, Cell]
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def group(self) -> tuple[str, str, str]:
@@ -73,7 +75,15 @@ def make_rows(runs: Sequence[Run]) -> list[Row]:
     for run in runs:
         grouped[*run.group, run.method, run.step].append(run)
     keys = sorted(grouped, key=lambda key: (*key[:3], place[plain_name(key[3])], *key[3:]))
-    return [Row(*key, trials=grouped[key][0].trials, metrics=_cells(grouped[key])) for key in keys]
+    return [
+        Row(
+            *key,
+            trials=grouped[key][0].trials,
+            metrics=_cells(grouped[key]),
+            options=grouped[key][0].options,
+        )
+        for key in keys
+    ]
 
 
 def method_rank(method: str) -> int:

@@ -211,6 +211,52 @@ def test_what_lasts_is_prepared_once_before_the_requests_that_want_it(
     assert preparations.missing == 2
 
 
+def test_each_method_is_compared_over_the_options_that_it_has(call: Callable, planned_until: Until):
+    planned = planned_until("unlearning methods by rate, sites")
+    few = ("table.methods=[mask_logit,soft_prune,fine_tune]", "table.references=false")
+    options = "table.options={rate: [0.1, 0.25], sites: [last, convs], optimizer.lr: [1e-5]}"
+    result = call("sweep", *SMALL, *few, options)
+    assert result.code == 130, result.err
+    assert {title: len(phase.cells) for title, phase in planned.items()} == {
+        "original models": 1,
+        "unlearning methods": 1,
+        "unlearning methods by optimizer.lr": 1,
+        "unlearning methods by rate, sites": 4,
+    }
+    assert planned["unlearning methods by rate, sites"].grid["method.rate"] == ["0.1", "0.25"]
+    assert len({folder for phase in planned.values() for folder, _ in phase.cells}) == 7
+
+
+def test_the_planned_cells_are_the_ones_that_run(call: Callable, tmp_path: Path):
+    few = ("table.methods=[soft_prune]", "table.references=false")
+    options = "table.options={rate: [0.1, 0.5], sites: [last]}"
+    result = call("sweep", *SMALL, *few, options)
+    assert result.code == 0, result.err
+    table = json.loads((tmp_path / "runs/tables/digits/table.json").read_text())
+    assert [row["method"] for row in table["rows"]] == [
+        "soft_prune #rate=0.1", "soft_prune #rate=0.5",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("{rats: [0.1]}", "none of them has rats"),
+        ("{rate: []}", "a list of values"),
+        ("{rate: 0.1}", "a list"),
+        ("[0.1]", "a list"),
+    ],
+)
+def test_options_that_compare_nothing_are_refused(
+    call: Callable, options: str, why: str, tmp_path: Path
+):
+    few = "table.methods=[soft_prune,mask_logit]"
+    result = call("sweep", *SMALL, few, f"table.options={options}")
+    assert result.code == 2
+    assert why in result.err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_nothing_is_prepared_for_requests_that_are_done(
     call: Callable, monkeypatch: pytest.MonkeyPatch
 ):

@@ -81,8 +81,11 @@ SIZES = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64, "fashion_mnist": 28
 
 
 @pytest.mark.parametrize("name", [n for n in GROUPS["experiment"] if n != "digits_cpu"])
-def test_one_batch_of_every_experiment_runs(open_job, name: str, tmp_path: Path):
-    """Full-size presets cannot be trained here; one batch of each network can."""
+def test_one_batch_of_every_experiment_runs(open_by_all, name: str, tmp_path: Path):
+    """Full-size presets cannot be trained here; one batch of each network can.
+
+    Experiments on the same networks train them once, in a folder that they share.
+    """
     data = next(data for data in SIZES if name.startswith(f"{data}_"))
     root = make_folder(tmp_path / data, size=(SIZES[data],) * 2, classes="abc")
     one_batch = (
@@ -90,9 +93,9 @@ def test_one_batch_of_every_experiment_runs(open_job, name: str, tmp_path: Path)
         "recipe.epochs=1", "recipe.batch_size=4", "recipe.image_sizes=null", f"data.root={root}",
         "data.val_fraction=0.25", "~model.width",
     )  # fmt: skip
-    models = open_job(f"experiment={name}", "data=digits").config["table"]["models"]
+    models = open_by_all(f"experiment={name}", "data=digits").config["table"]["models"]
     for model in models:
-        experiment = open_job(f"experiment={name}", f"model={model}", *one_batch)
+        experiment = open_by_all(f"experiment={name}", f"model={model}", *one_batch)
         assert ensure_trained(experiment, seed=0).is_trained
 
 

@@ -17,7 +17,7 @@ from orthounlearn.metrics.roc import CURVE_FPR
 from orthounlearn.report.cases import MOST, Case, make_cases
 from orthounlearn.report.collect import Run
 from orthounlearn.report.export import plates
-from orthounlearn.report.figures import details, overviews, timings
+from orthounlearn.report.figures import details, options, overviews, timings
 from orthounlearn.report.figures.confusion import confusion
 from orthounlearn.report.figures.density_confidence import draw as draw_confidence
 from orthounlearn.report.figures.front import draw_front, front
@@ -64,7 +64,7 @@ def test_references_without_a_run_are_what_others_say_of_them(tmp_path: Path):
 
 def test_every_figure_draws_what_runs_have_and_nothing_without(cases: list[Case], tmp_path: Path):
     runs = [run for case in cases for group in case.runs.values() for run in group]
-    rows = make_rows(runs)
+    rows = [*make_rows(runs), *settings_of_one()]
     for figure in overviews():
         assert figure.draw(rows, looks(row.method for row in rows)).data, figure.name
         assert figure.draw([], {}) is None, figure.name
@@ -293,6 +293,44 @@ def test_a_method_that_collapsed_stands_at_the_edge_and_leaves_the_others_room()
     assert list(broken.text) == ["▼ 10"]
     assert "10.0 %" in broken.hovertemplate
     assert drawn_front(good).layout.yaxis.range[0] > 85
+
+
+def test_labels_at_the_edge_that_would_meet_stand_above_each_other():
+    good = [row(f"m{i}", i / 10, 0.9 - i / 100) for i in range(11)]
+    figure = drawn_front([*good, row("one", 0.40, 0.1), row("two", 0.41, 0.2), row("far", 0.9, 0)])
+    texts = {line.name: line.text[0] for line in figure.data if line.text}
+    assert texts == {"one": "▼ 10", "two": "▼ 20<br> ", "far": "▼ 0"}
+
+
+def settings_of_one() -> list[Row]:
+    """Rows of soft pruning with two options that differ, on two kinds of original."""
+    return [
+        Row(
+            "toy", model, "so", f"soft_prune #rate={rate} sites={sites}", 1, None,
+            {key: Cell(rate * share, None, None, 1, None) for key, share in
+             (("acc/retain_test", 0.9), ("acc/forget_test", 0.5), ("probe/k50", 0.7))},
+            {"rate": rate, "sites": sites, "floor": 1.0},
+        )
+        for model, rate, sites in product(("netA", "netB"), (0.3, 0.1, 0.2), ("last", "convs"))
+    ]  # fmt: skip
+
+
+def test_an_option_is_drawn_over_its_numbers_a_line_for_each_choice_of_the_others():
+    references = [replace(row("original", 0, 0.95), data="toy", model="netA", regularizer="so")]
+    rows = [*references, *settings_of_one()]
+    figure = options.draw(rows, {})
+    lines = [line for line in figure.data if line.mode == "lines+markers"]
+    assert len(lines) == 2 * 3 * 2  # originals, measures, sites
+    assert {line.name for line in lines} == {"sites=last", "sites=convs"}
+    assert list(lines[0].x) == [0.1, 0.2, 0.3]
+    assert list(lines[0].y) == pytest.approx([9.0, 18.0, 27.0])
+    assert {title.text for title in figure.select_xaxes() for title in [title.title]} == {
+        "rate of soft_prune"
+    }
+    (reference,) = figure.layout.shapes
+    assert reference.y0 == pytest.approx(95)
+    two_values = [one for one in settings_of_one() if one.options["rate"] != 0.3]
+    assert options.draw(two_values, {}) is None
 
 
 def renamed(runs: Sequence[Run], **names: str) -> list[Run]:

@@ -60,6 +60,21 @@ def test_what_differs_behind_one_name_is_never_in_one_row(
     assert counted(rows) == dict.fromkeys(expected, 2)
 
 
+def test_settings_are_called_by_the_options_in_which_they_differ(tmp_path: Path):
+    for settings, rate in (("eeee1111", 0.1), ("ffff2222", 0.3)):
+        options = {"sites": "last", "rate": rate}
+        write(tmp_path, about={"settings": settings, "options": options})
+        # A name of its own where the options are the same: what differs is not among them.
+        write(tmp_path, "other", about={"settings": settings, "options": {"to": 1}})
+    rows = make_rows(read(tmp_path))
+    assert [row.method for row in rows] == [
+        "soft_prune #rate=0.1", "soft_prune #rate=0.3", "other #eeee1111", "other #ffff2222",
+    ]  # fmt: skip
+    assert [row.options for row in rows[:2]] == [
+        {"sites": "last", "rate": 0.1}, {"sites": "last", "rate": 0.3},
+    ]  # fmt: skip
+
+
 def test_names_are_marked_only_where_they_are_ambiguous(tmp_path: Path):
     write(tmp_path)
     write(tmp_path, seed=1)

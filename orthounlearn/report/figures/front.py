@@ -21,7 +21,7 @@ READING = (
 """What a caption says of every front."""
 
 _REFERENCES = (ORIGINAL, RETRAIN)
-_ASIDE = "top left", "top right"  # of neighbours on the edge
+_LABEL = 0.08  # of the axis: what the label of a mark on the edge takes
 _LEAST_SHOWN = 10.0  # points below the best that an axis always has room for
 _FAR = 3.0  # times the median distance to the best
 
@@ -61,12 +61,15 @@ def draw_front(
         # By the marks: a few runs give intervals so wide that the marks would lie on a line.
         lowest = floor([_utility(row) for row in members])
         upwards = _around([max(_utility(row), lowest) for row in members])
-        far = sorted(
-            (row for row in members if _utility(row) < lowest),
-            key=lambda row: row.metrics[key].mean,
-        )
         costs = [row.metrics[key].mean * scale for row in members]
-        across = _around([log10(cost) for cost in costs] if log else costs)
+        along = [log10(cost) for cost in costs] if log else costs
+        across = _around(along)
+        far = {
+            row.method: (x - across[0]) / (across[1] - across[0])
+            for row, x in zip(members, along, strict=True)
+            if _utility(row) < lowest
+        }
+        heights = dict(zip(far, stacked(list(far.values()), _LABEL), strict=True))
         ends = sorted(
             (abs(row.metrics[key].mean) * scale, row.metrics[key].mean * scale, _utility(row))
             for row in front(members, key)
@@ -85,8 +88,9 @@ def draw_front(
             }  # fmt: skip
             if utility < lowest:
                 place = {
-                    "y": [upwards[0]], "mode": "markers+text", "text": [f"▼ {utility:.0f}"],
-                    "textposition": _ASIDE[far.index(row) % 2], "cliponaxis": False,
+                    "y": [upwards[0]], "mode": "markers+text",
+                    "text": [f"▼ {utility:.0f}" + "<br> " * heights[row.method]],
+                    "textposition": "top center", "cliponaxis": False,
                 }  # fmt: skip
             figure.add_scatter(
                 x=[cell.mean * scale], name=row.method,
@@ -113,6 +117,25 @@ def floor(utilities: Sequence[float]) -> float:
     best = max(utilities)
     typical = median([best - utility for utility in utilities])
     return best - max(_LEAST_SHOWN, _FAR * typical)
+
+
+def stacked(places: Sequence[float], width: float) -> list[int]:
+    """Return the line that each label stands in, the lowest in which it meets no other.
+
+    Args:
+        places: Of the labels' centres along an axis.
+        width: Of a label.
+
+    >>> stacked([0.0, 0.3, 0.1, 0.05], 0.08)
+    [0, 0, 0, 1]
+    """
+    lines = [0] * len(places)
+    ends: list[float] = []  # of the last label in each line
+    for index in sorted(range(len(places)), key=lambda i: places[i]):
+        free = (line for line, end in enumerate(ends) if places[index] - end >= width)
+        lines[index] = line = next(free, len(ends))
+        ends = [*ends[:line], places[index], *ends[line + 1 :]]
+    return lines
 
 
 def _around(values: Sequence[float]) -> list[float]:
