@@ -49,10 +49,10 @@ unlearn: $(STAMP)  ## Forget a class: make unlearn ARGS='forget=3 method=soft_pr
 sweep: $(STAMP)  ## Hydra multirun of unlearn: make sweep ARGS='forget=3,8 method=soft_prune,fine_tune'
 	$(RUN) unlearn -m data=$(DATA) $(ARGS)
 
-reproduce-method: $(STAMP)  ## Tables of class transport: all classes, class after class, what each part is for
-	$(RUN) sweep experiment=cifar10_method table.jobs=$(JOBS) $(ARGS)
-	$(RUN) sweep experiment=cifar10_in_turn table.jobs=$(JOBS) $(ARGS)
-	$(RUN) sweep experiment=cifar10_ablation table.jobs=$(JOBS) $(ARGS)
+METHOD_TABLES := method in_turn ablation channels scores strength orthogonality
+reproduce-method: $(STAMP)  ## Tables of docs/method.md: class transport and its parts, what decides in soft pruning
+	@set -e; for table in $(METHOD_TABLES); do \
+	  $(RUN) sweep experiment=cifar10_$$table table.jobs=$(JOBS) $(ARGS); done
 
 tune: $(STAMP)  ## Choose settings on validation images: make tune METHODS=soft_prune,salun, or METHODS=all
 	@set -e; methods=$$($(VENV)/bin/python tools/tunable.py '$(METHODS)'); for method in $$methods; do \

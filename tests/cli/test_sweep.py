@@ -335,7 +335,7 @@ def test_launcher_threads_and_overrides_reach_the_cells(
     monkeypatch.setattr(subprocess, "run", record)
     (tmp_path / "mine").mkdir()
     own = ("--config-dir", "mine", "table.launcher=submitit_slurm", "table.jobs=2")
-    result = call("sweep", *own, *SMALL)
+    result = call("sweep", *own, *SMALL, "table.methods=[original]")
     assert "stopped here" in result.err
     command, environment = commands[0]
     assert "hydra/launcher=submitit_slurm" in command
