@@ -49,7 +49,7 @@ unlearn: $(STAMP)  ## Forget a class: make unlearn ARGS='forget=3 method=soft_pr
 sweep: $(STAMP)  ## Hydra multirun of unlearn: make sweep ARGS='forget=3,8 method=soft_prune,fine_tune'
 	$(RUN) unlearn -m data=$(DATA) $(ARGS)
 
-METHOD_TABLES := method in_turn ablation channels scores strength orthogonality
+METHOD_TABLES := method in_turn ablation channels channels_vgg scores strength orthogonality
 reproduce-method: $(STAMP)  ## Tables of docs/method.md: class transport and its parts, what decides in soft pruning
 	@set -e; for table in $(METHOD_TABLES); do \
 	  $(RUN) sweep experiment=cifar10_$$table table.jobs=$(JOBS) $(ARGS); done
