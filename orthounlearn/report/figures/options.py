@@ -76,7 +76,9 @@ def draw(rows: Sequence[Row], _: dict[str, Look]) -> go.Figure | None:
                         annotation_text=reference.method, annotation_font_size=10,
                         row=line, col=column,
                     )  # fmt: skip
-            figure.update_xaxes(title_text=f"{along} of {name}", row=line, col=column)
+            figure.update_xaxes(
+                title_text=f"{along} of {name}", rangemode="tozero", row=line, col=column
+            )
             figure.update_yaxes(rangemode="tozero", row=line, col=column)
     return figure
 
