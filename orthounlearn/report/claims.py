@@ -49,13 +49,16 @@ def claim_lines(
 ) -> list[tuple[str, str, str, str]]:
     """Return (claimed, source, measured, note), measured on each original trained orthogonally.
 
-    One number for all of them would let the good ones hide the bad ones.
+    One number for all of them would let the good ones hide the bad ones. [] where none of the rows
+    is of the method on such an original.
 
     Args:
         rows: Of the table.
         method: Whose rows count.
     """
     ours = [row for row in rows if plain_name(row.method) == method and row.regularizer != "none"]
+    if not ours:
+        return []
     names = _names(ours)
     lines = []
     for claim in CLAIMS:

@@ -101,15 +101,15 @@ def to_markdown(
         cells = [[*named, *(heading(key) for key in keys)]]
         cells += [[*_identity(row, named), *_numbers(row, keys)] for row in group]
         lines += [f"### {title}", "", *_markdown_table(cells), ""]
-    claims = claim_lines(_alone(rows))
-    cells = [["Published claim", "Source", "Measured here", "Note"], *map(list, claims)]
-    lines += [
-        "### The published claims beside ours",
-        "",
-        "soft_prune on each original trained with an orthogonal loss.",
-        "",
-        *_markdown_table(cells),
-    ]
+    if claims := claim_lines(_alone(rows)):
+        cells = [["Published claim", "Source", "Measured here", "Note"], *map(list, claims)]
+        lines += [
+            "### The published claims beside ours",
+            "",
+            "soft_prune on each original trained with an orthogonal loss.",
+            "",
+            *_markdown_table(cells),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -159,12 +159,13 @@ def show(
             table.add_row(*_identity(row, named), *_numbers(row, keys))
         console.print(table)
     console.print(*_notes(rows, diverged), sep="\n", highlight=False, soft_wrap=True)
-    claims = Table(title="The published claims beside soft_prune here", title_justify="left")
-    for title in ("Claimed", "Source", "Measured here", "Note"):
-        claims.add_column(title)
-    for line in claim_lines(_alone(rows)):
-        claims.add_row(*line)
-    console.print(claims)
+    if claims := claim_lines(_alone(rows)):
+        table = Table(title="The published claims beside soft_prune here", title_justify="left")
+        for title in ("Claimed", "Source", "Measured here", "Note"):
+            table.add_column(title)
+        for line in claims:
+            table.add_row(*line)
+        console.print(table)
 
 
 def _notes(rows: Sequence[Row], diverged: Sequence[str]) -> list[str]:

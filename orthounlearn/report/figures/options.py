@@ -45,7 +45,7 @@ def draw(rows: Sequence[Row], _: dict[str, Look]) -> go.Figure | None:
     drawn = looks(dict.fromkeys(lines.values()))
     groups = by_group(members)
     references = by_group([row for row in rows if row.method in (ORIGINAL, RETRAIN)])
-    titles = [f"{title}<br>{measure}" for title in groups for measure in _MEASURES.values()]
+    titles = [measure for _ in groups for measure in _MEASURES.values()]
     figure, places = grid(titles, columns=len(_MEASURES), row_height=300, names=len(drawn) + 2)
     panels = iter(places)
     named: set[str] = set()
@@ -79,7 +79,9 @@ def draw(rows: Sequence[Row], _: dict[str, Look]) -> go.Figure | None:
             figure.update_xaxes(
                 title_text=f"{along} of {name}", rangemode="tozero", row=line, col=column
             )
-            figure.update_yaxes(rangemode="tozero", row=line, col=column)
+            figure.update_yaxes(
+                title_text=title if column == 1 else None, rangemode="tozero", row=line, col=column
+            )
     return figure
 
 
