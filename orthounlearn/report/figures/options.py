@@ -80,8 +80,9 @@ def draw(rows: Sequence[Row], _: dict[str, Look]) -> go.Figure | None:
                 title_text=f"{along} of {name}", rangemode="tozero", row=line, col=column
             )
             figure.update_yaxes(
-                title_text=title if column == 1 else None, rangemode="tozero", row=line, col=column
-            )
+                title={"text": title if column == 1 else None, "font": {"size": 11}},
+                rangemode="tozero", row=line, col=column,
+            )  # fmt: skip
     return figure
 
 
