@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 
-from orthounlearn.report.collect import plain_name
 from orthounlearn.report.rows import Row
 
 _V1 = "arXiv 2506.19891v1, abstract"
@@ -50,13 +49,13 @@ def claim_lines(
     """Return (claimed, source, measured, note), measured on each original trained orthogonally.
 
     One number for all of them would let the good ones hide the bad ones. [] where none of the rows
-    is of the method on such an original.
+    is of the method on such an original; of several settings none is the method.
 
     Args:
         rows: Of the table.
         method: Whose rows count.
     """
-    ours = [row for row in rows if plain_name(row.method) == method and row.regularizer != "none"]
+    ours = [row for row in rows if row.method == method and row.regularizer != "none"]
     if not ours:
         return []
     names = _names(ours)

@@ -219,6 +219,12 @@ def test_claims_are_answered_for_each_network(tmp_path: Path):
     )
 
 
+def test_claims_are_not_answered_by_several_settings(tmp_path: Path):
+    for settings in ("eeee1111", "ffff2222"):
+        write(tmp_path, about={"settings": settings}, retain_ratio=0.5)
+    assert claim_lines(make_rows(read(tmp_path))) == []
+
+
 def test_settings_from_the_command_line_are_not_called_default(tmp_path: Path):
     for settings, trials in (("eeee1111", 0), ("ffff2222", 0), ("abcd3333", 8)):
         write(tmp_path, about={"settings": settings}, trials=trials)
