@@ -49,10 +49,15 @@ unlearn: $(STAMP)  ## Forget a class: make unlearn ARGS='forget=3 method=soft_pr
 sweep: $(STAMP)  ## Hydra multirun of unlearn: make sweep ARGS='forget=3,8 method=soft_prune,fine_tune'
 	$(RUN) unlearn -m data=$(DATA) $(ARGS)
 
-METHOD_TABLES := method in_turn ablation channels channels_vgg scores strength orthogonality
 reproduce-method: $(STAMP)  ## Tables of docs/method.md: class transport and its parts, what decides in soft pruning
-	@set -e; for table in $(METHOD_TABLES); do \
-	  $(RUN) sweep experiment=cifar10_$$table table.jobs=$(JOBS) $(ARGS); done
+	$(RUN) sweep experiment=cifar10_method table.jobs=$(JOBS) $(ARGS)
+	$(RUN) sweep experiment=cifar10_in_turn table.jobs=$(JOBS) $(ARGS)
+	$(RUN) sweep experiment=cifar10_ablation table.jobs=$(JOBS) $(ARGS)
+	$(RUN) sweep experiment=cifar10_channels table.jobs=$(JOBS) $(ARGS)
+	$(RUN) sweep experiment=cifar10_channels_vgg table.jobs=$(JOBS) $(ARGS)
+	$(RUN) sweep experiment=cifar10_strength table.jobs=$(JOBS) $(ARGS)
+	$(RUN) sweep experiment=cifar10_scores table.jobs=$(JOBS) $(ARGS)
+	$(RUN) sweep experiment=cifar10_orthogonality table.jobs=$(JOBS) $(ARGS)
 
 tune: $(STAMP)  ## Choose settings on validation images: make tune METHODS=soft_prune,salun, or METHODS=all
 	@set -e; methods=$$($(VENV)/bin/python tools/tunable.py '$(METHODS)'); for method in $$methods; do \

@@ -105,7 +105,7 @@ def _composed(arguments: list[str]) -> list[str]:
 
 def _first(word: str) -> str:
     key, equals, value = word.partition("=")
-    return key + equals + (value if value.startswith("[") else value.split(",")[0])
+    return key + equals + (value if value.startswith(("[", "{")) else value.split(",")[0])
 
 
 def _make(block: Block, line: str, arguments: list[str], call: Callable) -> None:
