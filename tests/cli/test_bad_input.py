@@ -92,6 +92,10 @@ BAD = {
     "unknown model": (["train", "model=resnet19"], "resnet20"),
     "unknown data": (["train", "data=mnist"], "fashion_mnist"),
     "unknown regularizer": (["train", "regularizer=xyz"], "srip"),
+    "key below an empty node": (
+        ["train", "callbacks=none", "callbacks.mine=1"],
+        "Expected +callbacks.mine=VALUE, which adds to the empty callbacks",
+    ),
     "unknown option of a method": (
         ["unlearn", "forget=3", "+method.strength=1"],
         "valid are sites, pooling",

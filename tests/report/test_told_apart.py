@@ -75,6 +75,15 @@ def test_settings_are_called_by_the_options_in_which_they_differ(tmp_path: Path)
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("other", [{"rate": 0.1}, {}], ids=["said twice", "not said"])
+def test_options_that_do_not_tell_settings_apart_leave_their_hashes(tmp_path: Path, other: dict):
+    said = {"eeee1111": {"rate": 0.1}, "ffff2222": {"rate": 0.3}, "abcd3333": other}
+    for settings, options in said.items():
+        write(tmp_path, about={"settings": settings, "options": options})
+    rows = make_rows(read(tmp_path))
+    assert {row.method for row in rows} == {f"soft_prune #{settings}" for settings in said}
+
+
 def test_names_are_marked_only_where_they_are_ambiguous(tmp_path: Path):
     write(tmp_path)
     write(tmp_path, seed=1)
